@@ -1,0 +1,1 @@
+"""Agents: policies trained in the dream, from labels, and adapters to other libraries."""

@@ -1,0 +1,13 @@
+"""Worlds learned from video, as Gymnasium environments.
+
+Importing this registers ``GenieEnv-v0``. The environment and the model behind it (and so torch)
+are imported when the first one is made.
+"""
+
+import gymnasium
+
+__version__ = "0.1.0"
+
+# No max_episode_steps: a dream runs as long as its user likes; gym.make(..., max_episode_steps=N)
+# sets a limit.
+gymnasium.register(id="GenieEnv-v0", entry_point="genie_env.envs.single:GenieEnv")

@@ -1,0 +1,159 @@
+"""`genie ...`: parses, calls, prints. The only file that sees every package, each when needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+def collect(
+    out: Path,
+    preset: str = "coinrun-plain",
+    num_frames: int | None = None,
+    look: Literal["plain", "full"] | None = None,
+    difficulty: Literal["easy", "hard"] | None = None,
+    start_level: int | None = None,
+    num_levels: int | None = None,
+    frame_skip: int | None = None,
+    seed: int | None = None,
+) -> None:
+    """Play the real CoinRun and store its video (true actions apart, for evaluation only).
+
+    Args:
+        out: Folder of the clip store. The same command goes on where it was stopped.
+        preset: Preset whose collection this is; the other flags replace its values.
+        num_frames: Frames to store.
+        look: Plain (no backgrounds, one theme) or full.
+        difficulty: Of the levels.
+        start_level: First level: 0 to train, 10000 to validate, 20000 and above to report.
+        num_levels: Levels from there on.
+        frame_skip: Engine steps for which each action is held.
+        seed: Of levels and policies.
+    """
+    from dataclasses import replace
+
+    from training.data.collect import collect as collect_frames
+    from training.presets import load_preset
+
+    given = {
+        "num_frames": num_frames,
+        "look": look,
+        "difficulty": difficulty,
+        "start_level": start_level,
+        "num_levels": num_levels,
+        "frame_skip": frame_skip,
+        "seed": seed,
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    collect_frames(replace(load_preset(preset).data, out=str(out), **changes))
+
+
+def import_videos(videos: Path, out: Path, fps: float | None = None, frame_size: int = 64) -> None:
+    """Turn a folder of ordinary videos into a clip store to train on.
+
+    Args:
+        videos: Folder, searched with its subfolders.
+        out: Folder of the clip store.
+        fps: Frames a second to keep; all of them if not given.
+        frame_size: Pixels a side.
+    """
+    from training.data.videos import import_videos as import_folder
+
+    print(import_folder(videos, out, frame_size=frame_size, fps=fps))
+
+
+def export_videos(store: Path, out: Path) -> None:
+    """Write a clip store as lossless videos, one for each unbroken segment."""
+    from training.data.videos import export_store
+
+    print(export_store(store, out))
+
+
+def train(
+    stage: tyro.conf.Positional[Literal["tokenizer", "world", "all"]],
+    preset: str = "coinrun-plain",
+    run: Path | None = None,
+    data: Path | None = None,
+    validation: Path | None = None,
+    max_minutes: float | None = None,
+) -> None:
+    """Train a stage, or everything: data, tokenizer, then latent actions and dynamics.
+
+    The same command resumes; SIGTERM and Ctrl-C save first.
+
+    Args:
+        stage: What to train; `world` needs the tokenizer of the same run.
+        preset: coinrun-plain, coinrun, paper or debug.
+        run: Folder of the run (default runs/PRESET); the bundle ends in RUN/model.
+        data: Clip store to train on; the preset's own is collected if not given.
+        validation: Clip store to validate on.
+        max_minutes: Save and stop a stage after this long.
+    """
+    from dataclasses import replace
+
+    from training import run as stages
+    from training.loop import TrainingStopped
+    from training.presets import load_preset
+
+    experiment = load_preset(preset)
+    experiment = replace(
+        experiment,
+        tokenizer_loop=replace(experiment.tokenizer_loop, max_minutes=max_minutes),
+        world_loop=replace(experiment.world_loop, max_minutes=max_minutes),
+    )
+    run = run or Path("runs") / preset
+    run.mkdir(parents=True, exist_ok=True)
+    if data is None:
+        data, validation = stages.collect_missing(experiment)
+    try:
+        if stage in ("tokenizer", "all"):
+            stages.train_tokenizer(experiment, run, data, validation)
+        if stage in ("world", "all"):
+            stages.train_world(experiment, run, data, validation)
+            print(f'done: gym.make("GenieEnv-v0", model="{run / "model"}")')
+    except TrainingStopped as stopped:
+        print(stopped)
+
+
+def evaluate(
+    model: str = "coinrun-plain", levels: str = "20000-20999", out: Path = Path("runs/eval")
+) -> None:
+    """Measure a world model against the real game on levels it never saw.
+
+    Args:
+        model: Name of a shipped checkpoint, a folder, or a hub id.
+        levels: First and last level, both included.
+        out: Folder for report.json, the film strips and the contact sheets.
+    """
+    from training.evaluate import evaluate as measure
+    from training.evaluate import parse_levels
+
+    first, count = parse_levels(levels)
+    print(measure(model, first, count, out).table())
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "collect": collect,
+    "import-videos": import_videos,
+    "export-videos": export_videos,
+    "train": train,
+    "eval": evaluate,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="genie", description=__doc__, args=arguments
+        )
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        # What the user gave was not accepted: the message says what is, a traceback would hide it.
+        sys.exit(f"genie: {error}")
+
+
+if __name__ == "__main__":
+    main()

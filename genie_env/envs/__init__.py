@@ -1,0 +1,1 @@
+"""Environments: the dreamed ones and the real CoinRun. Import from the file that you need."""

@@ -1,0 +1,301 @@
+"""GenieEnv: one dreamed world as a Gymnasium environment.
+
+Shapes: T frames, H W pixels (H = W = the model's frame size), C = 3 channels (RGB).
+"""
+
+import operator
+import time
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import DependencyNotInstalled, ResetNeeded
+
+from genie_env.envs.prompts import check_prompt, describe_prompt, draw_prompt, load_prompt
+from genie_env.world_model import WorldModel
+
+WINDOW_SIZE = 512  # pixels, about: a whole multiple of the frame size keeps the pixels square
+
+
+class WallClock(np.float64):
+    """A measured duration: a float that equals every other measured duration.
+
+    The same seed and actions give the same frames but not the same milliseconds.
+    `gymnasium.utils.env_checker.check_env` compares the infos of two equal steps with `==`; a
+    plain float would make it call a deterministic environment non-deterministic.
+    """
+
+    def __eq__(self, other: object) -> Any:
+        return True if isinstance(other, WallClock) else super().__eq__(other)
+
+    def __ne__(self, other: object) -> Any:
+        return False if isinstance(other, WallClock) else super().__ne__(other)
+
+    def __hash__(self) -> int:
+        return hash(WallClock)
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A point in a dream, from `GenieEnv.get_state`. It may be restored any number of times."""
+
+    world: Any
+    frame_HWC: np.ndarray
+
+
+class GenieEnv(gym.Env[np.ndarray, np.int64]):
+    """A world dreamed by a `WorldModel` from a prompt, stepped by latent actions.
+
+    Observations are uint8 (H, W, 3), actions ints of `Discrete(num_actions)`. What a latent action
+    does was learned, not named. Reward and termination are the model's (`WorldModel.outcome`).
+
+    `info` holds `step_ms` (wall time of the model's step and the decoding of its frame) and
+    `token_entropy` (mean entropy of the newest frame's token distributions, nats a token); after
+    `reset` also `prompt` (what the episode starts from, one line).
+
+    The same seed, prompt and actions give the same frames. An episode has no end of its own
+    unless the model terminates it; `gym.make(..., max_episode_steps=N)` truncates.
+
+    Args:
+        prompt: what to start from, see `genie_env.envs.prompts.ACCEPTED`; `None` draws one of the
+            starts that ship with the model. `reset(options={"prompt": ...})` sets it for one
+            episode.
+        model: name of a shipped checkpoint, a folder, a hub id, or a loaded `WorldModel`.
+        render_mode: `None`, `"rgb_array"` or `"human"` (a window; needs the extra `play`).
+        temperature: of the sampling; the model's default if `None`.
+        maskgit_steps: decoding steps a frame; the model's default if `None`.
+        device: where to load a model given by name; the best there is if `None`.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: a prompt, model or argument that is not accepted.
+        DependencyNotInstalled: `render_mode="human"` without pygame.
+
+    Example:
+        >>> import gymnasium as gym, genie_env
+        >>> env = gym.make("GenieEnv-v0", prompt="coinrun:20000")  # doctest: +SKIP
+        >>> obs, info = env.reset(seed=0)  # doctest: +SKIP
+        >>> obs, reward, terminated, truncated, info = env.step(3)  # doctest: +SKIP
+    """
+
+    # A constant 15, the real game's own rate, whatever the model's frame_skip: playable.
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["rgb_array", "human"],
+        "render_fps": 15,
+    }
+
+    def __init__(
+        self,
+        prompt: Any = None,
+        model: "str | Path | WorldModel" = "coinrun-plain",
+        render_mode: str | None = None,
+        temperature: float | None = None,
+        maskgit_steps: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(
+                f"unknown render_mode {render_mode!r}; accepted: None, "
+                f"{', '.join(map(repr, self.metadata['render_modes']))}"
+            )
+        if render_mode == "human":
+            _import_pygame()
+        if not isinstance(temperature, Real | None):
+            raise TypeError(f"temperature is {temperature!r}; accepted: a number >= 0, or None")
+        if not isinstance(maskgit_steps, Integral | None):
+            raise TypeError(f"maskgit_steps is {maskgit_steps!r}; accepted: an integer, or None")
+        self.model = _load_model(model, device)
+        sampling = self.model.config.sampling
+        self.temperature = sampling.temperature if temperature is None else temperature
+        self.maskgit_steps = sampling.steps if maskgit_steps is None else maskgit_steps
+        # Made for its checks only: a value out of range raises here, not at the first step.
+        replace(sampling, temperature=self.temperature, steps=self.maskgit_steps)
+        check_prompt(prompt, len(self.model.prompts))
+        self.prompt = prompt
+        self.render_mode = render_mode
+
+        size = self.model.config.frame_size
+        self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.action_space = gym.spaces.Discrete(self.model.config.num_actions)
+        self._world: Any = None
+        self._frame_HWC: np.ndarray | None = None
+        self._window: Any = None
+        self._clock: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode: draws and reads the prompt, starts the model from it.
+
+        Args:
+            seed: of all randomness to come; `None` goes on with what there is.
+            options: `{"prompt": ...}` replaces the environment's prompt for this episode.
+
+        Returns:
+            The prompt's last frame as the model sees it, uint8 (H, W, 3), and `info`.
+
+        Raises:
+            ValueError: other options; else as `genie_env.envs.prompts.load_prompt`.
+        """
+        options = options or {}
+        if unknown := sorted(options.keys() - {"prompt"}):
+            raise ValueError(f"unknown reset options {unknown}; accepted: 'prompt'")
+        super().reset(seed=seed)
+        config, shipped_PTHWC = self.model.config, self.model.prompts
+        prompt = draw_prompt(options.get("prompt", self.prompt), self.np_random, len(shipped_PTHWC))
+        frames_THWC = load_prompt(
+            prompt,
+            config.frame_size,
+            look=config.look,
+            shipped_PTHWC=shipped_PTHWC,
+            max_frames=config.context_frames,
+        )
+        world_seed = int(self.np_random.integers(2**63))
+        started = time.perf_counter()
+        self._world = self.model.start(frames_THWC[None], seeds=[world_seed])
+        info = self._observe(started) | {"prompt": describe_prompt(prompt)}
+        assert self._frame_HWC is not None
+        return self._frame_HWC.copy(), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advances the dream by one frame.
+
+        Args:
+            action: a latent action, an integer from 0 to num_actions - 1.
+
+        Returns:
+            frame uint8 (H, W, 3), reward, terminated, truncated (always False), info.
+
+        Raises:
+            ResetNeeded: before the first `reset`, or after `close`.
+            ValueError: an action out of range or no integer.
+        """
+        code = self._check_action(action)
+        if self._world is None:
+            raise ResetNeeded("step() before reset(): there is no world to step yet")
+        started = time.perf_counter()
+        self.model.step(
+            self._world,
+            np.array([code]),
+            temperature=self.temperature,
+            steps=self.maskgit_steps,
+        )
+        info = self._observe(started)
+        reward_B, terminated_B = self.model.outcome(self._world)
+        assert self._frame_HWC is not None
+        return self._frame_HWC.copy(), float(reward_B[0]), bool(terminated_B[0]), False, info
+
+    def render(self) -> np.ndarray | None:
+        """The newest frame, uint8 (H, W, 3); in human mode shows it and returns None."""
+        if self.render_mode is None:
+            gym.logger.warn(
+                "render() without a render_mode: give gym.make(..., render_mode='rgb_array')"
+            )
+            return None
+        if self._frame_HWC is None:
+            raise ResetNeeded("render() before reset(): there is no world to show yet")
+        if self.render_mode == "human":
+            self._show()
+            return None
+        return self._frame_HWC.copy()
+
+    def close(self) -> None:
+        """Closes the window and drops the world. May be called again."""
+        if self._window is not None:
+            _import_pygame().display.quit()
+            self._window = None
+        self._world = self._frame_HWC = None
+
+    def get_state(self) -> SavedState:
+        """The present point in the dream, its random state included, to return to later."""
+        if self._world is None or self._frame_HWC is None:
+            raise ResetNeeded("get_state() before reset(): there is no world to save yet")
+        return SavedState(self._world.clone(), self._frame_HWC.copy())
+
+    def set_state(self, saved: SavedState) -> np.ndarray:
+        """Returns to a saved point, and gives its frame, uint8 (H, W, 3)."""
+        if not isinstance(saved, SavedState):
+            raise TypeError(f"set_state got a {type(saved).__name__}; accepted: a SavedState")
+        self._world = saved.world.clone()
+        self._frame_HWC = saved.frame_HWC.copy()
+        return saved.frame_HWC.copy()
+
+    def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
+        """Keys "1", "2", ... to latent actions 0, 1, ... (`gymnasium.utils.play`).
+
+        With no key held `play` sends action 0; `play(env, noop=CODE)` names another.
+        """
+        num_keys = min(9, self.model.config.num_actions)
+        return {(ord("1") + code,): code for code in range(num_keys)}
+
+    def _observe(self, started: float) -> dict[str, Any]:
+        """Decodes the newest frame, shows it in human mode, and returns the info of the step."""
+        self._frame_HWC = np.array(self.model.render(self._world)[0])
+        info = {
+            "step_ms": WallClock((time.perf_counter() - started) * 1000),
+            "token_entropy": float(self._world.entropy_B[0]),
+        }
+        if self.render_mode == "human":
+            self._show()
+        return info
+
+    def _check_action(self, action: Any) -> int:
+        num_actions = self.model.config.num_actions
+        try:
+            if isinstance(action, bool):  # operator.index takes it for 0 or 1
+                raise TypeError
+            code = operator.index(action)
+        except TypeError:
+            code = -1
+        if not 0 <= code < num_actions:
+            raise ValueError(
+                f"action {action!r} ({type(action).__name__}); accepted: an integer from 0 to "
+                f"{num_actions - 1}"
+            )
+        return code
+
+    def _show(self) -> None:
+        pygame = _import_pygame()
+        assert self._frame_HWC is not None
+        if self._window is None:
+            # Not pygame.init(): it would open the sound device as well.
+            pygame.display.init()
+            pygame.display.set_caption("GenieEnv")
+            size = self.model.config.frame_size
+            side = size * max(1, WINDOW_SIZE // size)
+            self._window = pygame.display.set_mode((side, side))
+            self._clock = pygame.time.Clock()
+        surface = pygame.surfarray.make_surface(self._frame_HWC.swapaxes(0, 1))
+        # transform.scale takes the nearest pixel, so frames stay crisp.
+        self._window.blit(pygame.transform.scale(surface, self._window.get_size()), (0, 0))
+        pygame.event.pump()
+        pygame.display.flip()
+        self._clock.tick(self.metadata["render_fps"])
+
+
+def _load_model(model: Any, device: str | None) -> WorldModel:
+    if isinstance(model, WorldModel):
+        if device is not None:
+            raise ValueError(
+                f"device={device!r} with a loaded model: move it yourself with model.to(...); "
+                "device is for models given by name"
+            )
+        return model
+    if isinstance(model, str | Path):
+        return WorldModel.from_pretrained(model, device=device)
+    raise TypeError(
+        f"model of type {type(model).__name__}; accepted: the name of a shipped checkpoint, a "
+        "folder, a hub id, or a loaded WorldModel"
+    )
+
+
+def _import_pygame() -> Any:
+    try:
+        import pygame
+    except ImportError as error:
+        raise DependencyNotInstalled(
+            "render_mode='human' needs pygame: pip install 'genie-env[play]'"
+        ) from error
+    return pygame

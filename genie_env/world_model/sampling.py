@@ -1,0 +1,97 @@
+"""MaskGIT decoding of one frame in a few parallel steps (Chang et al. 2022; paper, section 2.2).
+
+Shapes: B worlds, N tokens in a frame, K codes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+MAX_STEPS = 25
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    steps: int = 2
+    """MaskGIT steps a frame, 1 to 25 (the paper's 25)."""
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest code. Dreams for training want at least 1."""
+    order: Literal["random", "confidence"] = "random"
+    """Which tokens are settled first. `confidence` tends to copy the previous frame."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(f"MaskGIT steps={self.steps}; accepted: 1 to {MAX_STEPS}")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature={self.temperature}; accepted: finite and >= 0")
+        if self.order not in ("random", "confidence"):
+            raise ValueError(f"unknown order {self.order!r}; known: random, confidence")
+
+
+def num_masked_after(step: int, steps: int, num_tokens: int) -> int:
+    """Tokens still masked after step 0..steps-1: the cosine schedule, 0 after the last. Every
+    step settles at least one token as long as there is one."""
+    if step + 1 >= steps:
+        return 0
+    still = math.floor(num_tokens * math.cos(math.pi / 2 * (step + 1) / steps))
+    return min(still, max(0, num_tokens - step - 1))
+
+
+def uniform(generators: Sequence[torch.Generator], *shape: int) -> Tensor:
+    """fp32 (B, *shape) in [0, 1): one generator a world, so no world's luck moves another's."""
+    return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in generators])
+
+
+@torch.no_grad()
+def decode_frame(
+    logits_of: Callable[[Tensor], Tensor],
+    num_tokens: int,
+    mask_token: int,
+    generators: Sequence[torch.Generator],
+    config: SamplingConfig,
+) -> tuple[Tensor, Tensor]:
+    """Decode one frame from all masked.
+
+    logits_of: int64 (B, N) with `mask_token` where hidden -> logits (B, N, K).
+    Returns int64 tokens (B, N) and the mean entropy (fp32 (B,), nats a token) that each token
+    had when it was settled.
+    """
+    num_worlds = len(generators)
+    device = generators[0].device
+    tokens = torch.full((num_worlds, num_tokens), mask_token, dtype=torch.int64, device=device)
+    entropy_BN = torch.zeros(num_worlds, num_tokens, device=device)
+    # A fixed random order: token i is settled in the step in which its rank comes up.
+    order_BN = uniform(generators, num_tokens)
+    for step in range(config.steps):
+        masked = tokens == mask_token
+        logits = logits_of(tokens).float()
+        log_p = logits.log_softmax(-1)
+        entropy = -(log_p.exp() * log_p).sum(-1)
+        if config.temperature > 0:
+            # Gumbel-max: argmax(log p / T + g) draws from softmax(log p / T).
+            noise = uniform(generators, *logits.shape[1:]).to(logits.device)
+            gumbel = -torch.log(-torch.log(noise.clamp_min(1e-20)).clamp_min(1e-20))
+            drawn = (logits / config.temperature + gumbel).argmax(-1)
+        else:
+            drawn = logits.argmax(-1)
+        still = num_masked_after(step, config.steps, num_tokens)
+        if config.order == "random":
+            score = order_BN
+        else:
+            chosen = log_p.gather(-1, drawn[..., None])[..., 0]
+            spread = uniform(generators, num_tokens).clamp(1e-9, 1 - 1e-7)
+            score = chosen - config.temperature * torch.log(-torch.log(spread))
+        score = score.masked_fill(~masked, -math.inf)
+        # Settle the best-scored of the masked tokens only: `still` is a count among those.
+        settle = int(masked[0].sum()) - still
+        best = score.topk(settle, dim=-1).indices
+        settled = torch.zeros_like(masked).scatter_(1, best, True)
+        tokens = torch.where(settled, drawn, tokens)
+        entropy_BN = torch.where(settled, entropy, entropy_BN)
+    return tokens, entropy_BN.mean(-1)

@@ -1,0 +1,408 @@
+"""WorldModel: tokenizer, latent actions and dynamics in one bundle that can be stepped.
+
+Shapes: B worlds, T frames, M = T - 1 transitions, N tokens in a frame, H W pixels, C = 3,
+P shipped prompts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import dacite
+import numpy as np
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from genie_env.world_model.dynamics import NO_ACTION, Dynamics, DynamicsConfig
+from genie_env.world_model.latent_actions import LatentActionConfig, LatentActionEncoder
+from genie_env.world_model.quantize import QuantizerConfig
+from genie_env.world_model.sampling import SamplingConfig, decode_frame
+from genie_env.world_model.stems import StemConfig
+from genie_env.world_model.tokenizer import TokenizerConfig, VideoTokenizer
+from genie_env.world_model.transformer import TemporalCache, TransformerConfig
+
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded: damaged, incomplete, or of another version."""
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    look: str = "plain"
+    """Of the CoinRun it was trained on: `plain` or `full`; `other` for other videos."""
+    frame_skip: int = 1
+    """Steps of the real game that one dreamt step stands for."""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def num_actions(self) -> int:
+        return self.latent_actions.quantizer.num_codes
+
+    @property
+    def frame_size(self) -> int:
+        """Pixels a side."""
+        return self.tokenizer.frame_size
+
+    @property
+    def context_frames(self) -> int:
+        """Frames that the dynamics looks at, the new one among them."""
+        return self.dynamics.transformer.context_frames
+
+    @classmethod
+    def tiny(cls) -> WorldModelConfig:
+        """A model of a few thousand weights, for tests and the `debug` preset."""
+        small = TransformerConfig(width=32, num_layers=2, num_heads=2, context_frames=4)
+        stem = StemConfig(patch_size=16, channels=8, num_blocks=1)
+        return cls(
+            tokenizer=TokenizerConfig(
+                stem=stem,
+                encoder=small,
+                decoder=small,
+                quantizer=QuantizerConfig(levels=(4, 4, 4)),
+            ),
+            latent_actions=LatentActionConfig(
+                encoder_stem=stem,
+                encoder=small,
+                decoder_stem=stem,
+                decoder=small,
+                quantizer=QuantizerConfig(kind="vq_ema", num_codes=8, latent_dim=8),
+            ),
+            dynamics=DynamicsConfig(transformer=small),
+        )
+
+
+@dataclass
+class WorldState:
+    """B worlds in the middle of their dreams. `clone` it to branch or rewind."""
+
+    tokens_BN: Tensor
+    """The newest frame, int64."""
+    entropy_B: np.ndarray
+    """fp32, nats a token: how unsure the model was of the newest frame (0 for a prompt)."""
+    generators: list[torch.Generator]
+    history: TemporalCache
+    decoder: TemporalCache
+    undecoded: list[Tensor]
+    """Tokens of the frames that `render` has not been asked for yet."""
+    frames_BHWC: Tensor | None = None
+    """uint8: the newest frame, once rendered."""
+
+    def __len__(self) -> int:
+        return len(self.tokens_BN)
+
+    def clone(self) -> WorldState:
+        """An independent copy, random state included: both go on to the same frames."""
+        return replace(
+            self,
+            generators=[_copy_generator(g) for g in self.generators],
+            history=self.history.clone(),
+            decoder=self.decoder.clone(),
+            undecoded=list(self.undecoded),
+        )
+
+
+class WorldModel(
+    nn.Module,
+    ModelHubMixin,
+    library_name="genie-env",
+    tags=["world-model", "reinforcement-learning", "gymnasium"],
+    license="mit",
+):
+    """A learned world: start it from frames, step it by latent actions, render it.
+
+    >>> model = WorldModel.from_pretrained("coinrun-plain")
+    >>> state = model.start(frames_BTHWC, seeds=[0])
+    >>> model.step(state, [3])
+    >>> frames_BHWC = model.render(state)
+    """
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        if config.latent_actions.frame_size != config.tokenizer.frame_size:
+            raise ValueError(
+                f"latent_actions.frame_size={config.latent_actions.frame_size} differs from "
+                f"tokenizer.frame_size={config.tokenizer.frame_size}"
+            )
+        self.config = config
+        self.tokenizer = VideoTokenizer(config.tokenizer)
+        self.latent_actions = LatentActionEncoder(config.latent_actions)
+        self.dynamics = Dynamics(
+            config.dynamics,
+            config.tokenizer.num_tokens,
+            self.tokenizer.num_codes,
+            config.num_actions,
+        )
+        size = config.frame_size
+        self.prompts = np.zeros((0, 1, size, size, 3), np.uint8)
+        """Starting frames shipped with the weights, uint8 (P, T, H, W, 3); P may be 0."""
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self.dynamics.place_ND.device
+
+    @torch.no_grad()
+    def start(
+        self, frames_BTHWC: np.ndarray | Tensor, seeds: Sequence[int] | None = None
+    ) -> WorldState:
+        """Worlds that begin with these frames, T >= 1; the latent actions between several frames
+        are inferred, so that the worlds start in motion.
+
+        frames_BTHWC: uint8. seeds: one an world (random if None). The first `render` shows the
+        last of the frames as the tokenizer sees it. Raises TypeError, ValueError.
+        """
+        frames = self._check_frames(frames_BTHWC)
+        num_worlds, num_frames = frames.shape[:2]
+        if seeds is None:
+            seeds = [int(s) for s in np.random.default_rng().integers(2**62, size=num_worlds)]
+        if len(seeds) != num_worlds:
+            raise ValueError(f"{len(seeds)} seeds for {num_worlds} worlds; one each is needed")
+        tokens_BTN = self.tokenizer.encode(frames)
+        actions_BT = torch.full((num_worlds, num_frames), NO_ACTION, device=self.device)
+        if num_frames > 1:
+            actions_BT[:, 1:] = self.latent_actions(frames).codes
+        history = self.dynamics.new_cache(num_worlds)
+        for t in range(num_frames):
+            self.dynamics.commit(tokens_BTN[:, t], actions_BT[:, t], history)
+        return WorldState(
+            tokens_BN=tokens_BTN[:, -1],
+            entropy_B=np.zeros(num_worlds, np.float32),
+            generators=[torch.Generator(self.device).manual_seed(int(s)) for s in seeds],
+            history=history,
+            decoder=self.tokenizer.new_decoder_cache(num_worlds),
+            undecoded=list(tokens_BTN.unbind(1)),
+        )
+
+    @torch.no_grad()
+    def step(
+        self,
+        state: WorldState,
+        actions_B: np.ndarray | Tensor | Sequence[int],
+        temperature: float | None = None,
+        steps: int | None = None,
+    ) -> None:
+        """Advance every world by one frame, in place.
+
+        actions_B: ints in 0..num_actions-1. temperature, steps: instead of those of
+        `config.sampling`. Raises ValueError.
+        """
+        actions = self._check_actions(actions_B, len(state))
+        sampling = self.config.sampling
+        if temperature is not None or steps is not None:
+            sampling = replace(
+                sampling,
+                temperature=sampling.temperature if temperature is None else temperature,
+                steps=sampling.steps if steps is None else steps,
+            )
+        tokens_BN, entropy_B = decode_frame(
+            lambda tokens: self.dynamics.step(tokens, actions, state.history),
+            self.dynamics.num_tokens,
+            self.dynamics.mask_token,
+            state.generators,
+            sampling,
+        )
+        self.dynamics.commit(tokens_BN, actions, state.history)
+        state.tokens_BN, state.entropy_B = tokens_BN, entropy_B.cpu().numpy()
+        state.undecoded.append(tokens_BN)
+        state.frames_BHWC = None
+        decoder = self.config.tokenizer.decoder
+        reach = decoder.num_layers * (decoder.context_frames - 1) + 1
+        if len(state.undecoded) > reach:
+            # Nobody looks: older frames can no longer show in the newest, so forget them.
+            state.undecoded = state.undecoded[-reach:]
+            state.decoder = self.tokenizer.new_decoder_cache(len(state))
+
+    @torch.no_grad()
+    def render(self, state: WorldState) -> np.ndarray:
+        """The newest frame of every world, uint8 (B, H, W, 3), a fresh array."""
+        for tokens_BN in state.undecoded:
+            state.frames_BHWC = self.tokenizer.decode_step(tokens_BN, state.decoder)
+            state.decoder.advance()
+        state.undecoded = []
+        assert state.frames_BHWC is not None
+        return state.frames_BHWC.cpu().numpy().copy()
+
+    def outcome(self, state: WorldState) -> tuple[np.ndarray, np.ndarray]:
+        """Reward fp32 (B,) and termination bool (B,) of the newest frame: the paper's action-free
+        world knows neither, so 0 and False."""
+        return np.zeros(len(state), np.float32), np.zeros(len(state), bool)
+
+    @torch.no_grad()
+    def infer_actions(self, frames_BTHWC: np.ndarray | Tensor) -> np.ndarray:
+        """Latent actions int64 (B, M) between the frames of a video, uint8 with T >= 2."""
+        return self.latent_actions(self._check_frames(frames_BTHWC)).codes.cpu().numpy()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **hub_kwargs: Any,
+    ) -> WorldModel:
+        """Load a shipped checkpoint by its name, one from a folder, or one from the Hub by its id.
+
+        device: `cuda` where there is one, else `cpu`. dtype: bf16 where the device multiplies it
+        fast, else fp32. hub_kwargs: as for `huggingface_hub.snapshot_download`.
+        Raises CheckpointError (a ValueError), or FileNotFoundError that lists the known names.
+        """
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        folder = _find_checkpoint(name, hub_kwargs)
+        model = cls._from_folder(folder)
+        return model.to(device, dtype or _fast_dtype(device))
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> WorldModel:
+        config = _load_config(folder)
+        try:
+            model = cls(config)
+            weights = load_file(folder / "model.safetensors")
+        except FileNotFoundError as error:
+            raise CheckpointError(f"checkpoint {folder}: model.safetensors is missing") from error
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"checkpoint {folder} is damaged: {error}") from error
+        wanted = model.state_dict()
+        problems = [f"missing tensor {key}" for key in wanted.keys() - weights.keys()]
+        problems += [f"unknown tensor {key}" for key in weights.keys() - wanted.keys()]
+        problems += [
+            f"{key} has shape {tuple(weights[key].shape)}, not {tuple(wanted[key].shape)}"
+            for key in wanted.keys() & weights.keys()
+            if weights[key].shape != wanted[key].shape
+        ]
+        if problems:
+            shown = "; ".join(sorted(problems)[:5])
+            raise CheckpointError(
+                f"checkpoint {folder} does not fit its config.json "
+                f"({len(problems)} problems): {shown}"
+            )
+        model.load_state_dict(weights)
+        prompts = folder / "prompts.png"
+        if prompts.exists():
+            model.prompts = _read_prompts(prompts, config.frame_size)
+        return model
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        config = asdict(self.config)
+        (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        # bf16 is what the models are trained and run in; half the size of fp32.
+        weights = {
+            key: (value.bfloat16() if value.is_floating_point() else value).cpu().contiguous()
+            for key, value in self.state_dict().items()
+        }
+        save_file(weights, save_directory / "model.safetensors")
+        if len(self.prompts):
+            rows = self.prompts.transpose(0, 2, 1, 3, 4)
+            P, H, T, W, C = rows.shape
+            Image.fromarray(rows.reshape(P * H, T * W, C)).save(
+                save_directory / "prompts.png", optimize=True
+            )
+
+    def _check_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
+        size = self.config.frame_size
+        frames = torch.as_tensor(frames_BTHWC)
+        if frames.dtype != torch.uint8:
+            raise TypeError(f"frames of dtype {frames.dtype}; accepted: uint8, 0 to 255")
+        if frames.ndim != 5 or frames.shape[2:] != (size, size, 3) or 0 in frames.shape:
+            raise ValueError(
+                f"frames of shape {tuple(frames.shape)}; accepted: (B, T, {size}, {size}, 3) with "
+                "B, T >= 1"
+            )
+        return frames.to(self.device)
+
+    def _check_actions(self, actions_B: Any, num_worlds: int) -> Tensor:
+        actions = torch.as_tensor(np.asarray(actions_B) if not torch.is_tensor(actions_B) else actions_B)
+        if actions.shape != (num_worlds,) or actions.is_floating_point():
+            raise ValueError(
+                f"actions of shape {tuple(actions.shape)} and dtype {actions.dtype}; accepted: "
+                f"ints ({num_worlds},), one a world"
+            )
+        if actions.min() < 0 or actions.max() >= self.config.num_actions:
+            raise ValueError(
+                f"actions {actions.tolist()}; accepted: 0 to {self.config.num_actions - 1}"
+            )
+        return actions.to(self.device, torch.int64)
+
+
+def shipped_checkpoints() -> list[str]:
+    """Names that `WorldModel.from_pretrained` knows without a path."""
+    return sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
+
+
+def _find_checkpoint(name: str | Path, hub_kwargs: dict[str, Any]) -> Path:
+    known = shipped_checkpoints()
+    if str(name) in known:
+        return CHECKPOINTS / str(name)
+    if Path(name).is_dir():
+        return Path(name)
+    looks_like_id = isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/"))
+    if looks_like_id:
+        try:
+            return Path(snapshot_download(str(name), **hub_kwargs))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise FileNotFoundError(
+                f"no checkpoint {str(name)!r}: neither a folder nor to be had from the Hub "
+                f"({error}); shipped: {', '.join(known) or 'none'}"
+            ) from error
+    raise FileNotFoundError(
+        f"no checkpoint {str(name)!r}; accepted: a shipped name ({', '.join(known) or 'none'}), a "
+        "folder with config.json and model.safetensors, or a Hub id like 'user/name'"
+    )
+
+
+def _load_config(folder: Path) -> WorldModelConfig:
+    try:
+        values = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint {folder}: config.json is missing") from error
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {folder}: config.json is damaged: {error}") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"checkpoint {folder} has format version {version}; this genie-env reads version "
+            f"{FORMAT_VERSION}"
+        )
+    try:
+        return dacite.from_dict(
+            WorldModelConfig, values, dacite.Config(cast=[tuple], strict=True)
+        )
+    except (dacite.DaciteError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {folder}: config.json: {error}") from error
+
+
+def _read_prompts(path: Path, size: int) -> np.ndarray:
+    """The grid of `_save_pretrained`: a row a prompt, a column a frame."""
+    grid = np.asarray(Image.open(path).convert("RGB"))
+    rows, columns = grid.shape[0] // size, grid.shape[1] // size
+    return np.ascontiguousarray(
+        grid.reshape(rows, size, columns, size, 3).transpose(0, 2, 1, 3, 4)
+    )
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cpu" and not torch.cpu.get_capabilities().get("avx512_bf16"):
+        return torch.float32
+    return torch.bfloat16
+
+
+def _copy_generator(generator: torch.Generator) -> torch.Generator:
+    copy = torch.Generator(generator.device)
+    copy.set_state(generator.get_state())
+    return copy

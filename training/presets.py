@@ -1,0 +1,190 @@
+"""Named experiments: a preset is a function that returns a complete `Experiment`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from genie_env.world_model.dynamics import DynamicsConfig
+from genie_env.world_model.latent_actions import LatentActionConfig
+from genie_env.world_model.quantize import QuantizerConfig
+from genie_env.world_model.sampling import SamplingConfig
+from genie_env.world_model.stems import StemConfig
+from genie_env.world_model.tokenizer import TokenizerConfig
+from genie_env.world_model.transformer import TransformerConfig
+from genie_env.world_model.world_model import WorldModelConfig
+from training.data.collect import CollectConfig
+from training.dynamics import DynamicsLossConfig
+from training.latent_actions import LatentActionLossConfig
+from training.loop import LoopConfig
+from training.tokenizer import TokenizerLossConfig
+from training.world import WorldLossConfig
+
+VALIDATION_LEVELS = (10_000, 1_000)
+"""First level and number of levels; training has 0-9,999, reports 20,000 and above."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that decides a run, from the data to the weights."""
+
+    data: CollectConfig
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+    tokenizer_loop: LoopConfig = field(default_factory=LoopConfig)
+    latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)
+    latent_actions_loss: LatentActionLossConfig = field(default_factory=LatentActionLossConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    dynamics_loss: DynamicsLossConfig = field(default_factory=DynamicsLossConfig)
+    world_loss: WorldLossConfig = field(default_factory=WorldLossConfig)
+    world_loop: LoopConfig = field(default_factory=LoopConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    validation_frames: int = 32_768
+
+    def validation_data(self) -> CollectConfig:
+        """The same behaviour on the validation levels."""
+        start, count = VALIDATION_LEVELS
+        return replace(
+            self.data,
+            out=f"{self.data.out}-validation",
+            num_frames=self.validation_frames,
+            shard_frames=min(self.data.shard_frames, self.validation_frames),
+            start_level=start,
+            num_levels=count,
+            seed=self.data.seed + 1,
+        )
+
+    def world_model(self, look: str, frame_skip: int) -> WorldModelConfig:
+        """The bundle's config; `look` and `frame_skip` are those of the data."""
+        return WorldModelConfig(
+            tokenizer=self.tokenizer,
+            latent_actions=self.latent_actions,
+            dynamics=self.dynamics,
+            sampling=self.sampling,
+            look=look,
+            frame_skip=frame_skip,
+        )
+
+
+def coinrun_plain() -> Experiment:
+    """Plain look, easy levels: what two CPU cores train in about two hours."""
+    return Experiment(
+        data=CollectConfig(out="data/coinrun-plain", num_frames=655_360, look="plain"),
+        tokenizer_loop=LoopConfig(steps=3_400, batch_size=6, clip_frames=12, compile=True),
+        world_loop=LoopConfig(
+            steps=9_000,
+            batch_size=4,
+            clip_frames=16,
+            learning_rate=6e-4,
+            compile=True,
+        ),
+    )
+
+
+def coinrun() -> Experiment:
+    """Full look: what one data-centre GPU trains in about 30 minutes."""
+    tokenizer_size = TransformerConfig(width=256, num_layers=2, num_heads=8, context_frames=8)
+    return Experiment(
+        data=CollectConfig(out="data/coinrun", num_frames=2_000_000, look="full"),
+        tokenizer=TokenizerConfig(encoder=tokenizer_size, decoder=tokenizer_size),
+        tokenizer_loop=LoopConfig(
+            steps=12_000, batch_size=64, clip_frames=12, compile=True, save_every_minutes=2
+        ),
+        dynamics=DynamicsConfig(TransformerConfig(width=256, num_layers=6, num_heads=8)),
+        world_loop=LoopConfig(
+            steps=12_000,
+            batch_size=48,
+            clip_frames=16,
+            learning_rate=6e-4,
+            compile=True,
+            save_every_minutes=2,
+        ),
+    )
+
+
+def paper() -> Experiment:
+    """Appendix F as printed: CoinRun, hard, 10M frames of a random policy, no action repeats."""
+    size = TransformerConfig(width=512, num_layers=8, num_heads=8)
+    codes = QuantizerConfig(kind="vq_gradient", num_codes=1024, latent_dim=32, normalize=False)
+    patch = StemConfig(kind="patch", patch_size=4)
+    action_patch = StemConfig(kind="patch", patch_size=16)
+    return Experiment(
+        data=CollectConfig(
+            out="data/paper",
+            num_frames=10_000_000,
+            difficulty="hard",
+            frame_skip=1,
+            mix={"uniform": 1.0},
+        ),
+        tokenizer=TokenizerConfig(stem=patch, encoder=size, decoder=size, quantizer=codes),
+        tokenizer_loss=TokenizerLossConfig(max_weight=0.0),
+        tokenizer_loop=LoopConfig(
+            steps=300_000,
+            batch_size=48,
+            learning_rate=3e-4,
+            final_learning_rate=3e-4,
+            warmup_steps=10_000,
+            betas=(0.9, 0.9),
+        ),
+        latent_actions=LatentActionConfig(
+            encoder_stem=action_patch,
+            encoder=size,
+            decoder_stem=action_patch,
+            decoder=size,
+            quantizer=replace(codes, num_codes=6),
+        ),
+        latent_actions_loss=LatentActionLossConfig(forward_first=0.0, still_weight=1e6),
+        dynamics=DynamicsConfig(replace(size, num_layers=12), history="masked"),
+        dynamics_loss=DynamicsLossConfig(
+            mask_schedule="uniform", min_mask=0.5, corrupt_history=0.0
+        ),
+        world_loss=WorldLossConfig(freeze_actions_at=1.0),
+        world_loop=LoopConfig(
+            steps=200_000,
+            batch_size=36,
+            learning_rate=3e-5,
+            final_learning_rate=3e-6,
+            warmup_steps=5_000,
+            betas=(0.9, 0.9),
+        ),
+        sampling=SamplingConfig(steps=25, temperature=1.0),
+    )
+
+
+def debug() -> Experiment:
+    """Seconds: the whole way from the game to a stepping world, with nothing learned."""
+    tiny = WorldModelConfig.tiny()
+    loop = LoopConfig(
+        steps=6,
+        batch_size=2,
+        clip_frames=6,
+        warmup_steps=2,
+        log_every=2,
+        validate_every=3,
+        validation_batches=1,
+    )
+    return Experiment(
+        data=CollectConfig(
+            out="data/debug", num_frames=2_048, shard_frames=1_024, num_envs=8, look="plain"
+        ),
+        tokenizer=tiny.tokenizer,
+        tokenizer_loop=loop,
+        latent_actions=tiny.latent_actions,
+        dynamics=tiny.dynamics,
+        world_loop=loop,
+        validation_frames=1_024,
+    )
+
+
+PRESETS: dict[str, Callable[[], Experiment]] = {
+    "coinrun-plain": coinrun_plain,
+    "coinrun": coinrun,
+    "paper": paper,
+    "debug": debug,
+}
+
+
+def load_preset(name: str) -> Experiment:
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    return PRESETS[name]()

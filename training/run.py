@@ -1,0 +1,95 @@
+"""From data to a bundle: the stages of an experiment, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+
+from genie_env.world_model import WorldModel
+from genie_env.world_model.tokenizer import VideoTokenizer
+from training.data.clip_store import ClipStore
+from training.data.collect import collect
+from training.loop import train
+from training.presets import Experiment
+from training.tokenizer import TokenizerStage
+from training.world import WorldStage
+
+PROMPT_FRAMES = 4
+NUM_PROMPTS = 64
+
+
+def collect_missing(experiment: Experiment) -> tuple[Path, Path]:
+    """The experiment's own training and validation data, collected where not there yet."""
+    return collect(experiment.data), collect(experiment.validation_data())
+
+
+def train_tokenizer(
+    experiment: Experiment, run_dir: Path, data: Path, validation: Path | None
+) -> None:
+    """Stage one; ends with `run_dir/tokenizer.safetensors`. Resumes where it left off."""
+    frames = experiment.tokenizer_loop.clip_frames
+    # Before the weights are drawn, so that a run is a function of its config.
+    set_seed(experiment.tokenizer_loop.seed)
+    stage = TokenizerStage(experiment.tokenizer, experiment.tokenizer_loss)
+    train(
+        stage,
+        experiment.tokenizer_loop,
+        run_dir / "tokenizer",
+        ClipStore(data, frames),
+        ClipStore(validation, frames) if validation else None,
+    )
+    save_file(_cpu_weights(stage.tokenizer), run_dir / "tokenizer.safetensors")
+
+
+def train_world(
+    experiment: Experiment, run_dir: Path, data: Path, validation: Path | None
+) -> WorldModel:
+    """Stage two, on stage one's tokenizer; ends with the bundle in `run_dir/model`."""
+    weights = run_dir / "tokenizer.safetensors"
+    if not weights.exists():
+        raise FileNotFoundError(
+            f"{weights} is missing: run `genie train tokenizer` with the same --run first"
+        )
+    set_seed(experiment.world_loop.seed)
+    tokenizer = VideoTokenizer(experiment.tokenizer)
+    tokenizer.load_state_dict(load_file(weights))
+    stage = WorldStage(
+        tokenizer,
+        experiment.latent_actions,
+        experiment.latent_actions_loss,
+        experiment.dynamics,
+        experiment.dynamics_loss,
+        experiment.world_loss,
+    )
+    frames = experiment.world_loop.clip_frames
+    store = ClipStore(data, frames)
+    validation_store = ClipStore(validation, frames) if validation else None
+    train(stage, experiment.world_loop, run_dir / "world", store, validation_store)
+    model = bundle(experiment, stage, store, validation_store or store)
+    model.save_pretrained(run_dir / "model")
+    return model
+
+
+def bundle(
+    experiment: Experiment, stage: WorldStage, store: ClipStore, prompts: ClipStore
+) -> WorldModel:
+    """The trained parts as a `WorldModel`, with starting frames drawn from `prompts`."""
+    config = experiment.world_model(store.meta["look"], store.meta["frame_skip"])
+    model = WorldModel(config)
+    model.tokenizer.load_state_dict(_cpu_weights(stage.tokenizer))
+    model.latent_actions.load_state_dict(_cpu_weights(stage.actions.encoder))
+    model.dynamics.load_state_dict(_cpu_weights(stage.dynamics))
+    count = min(NUM_PROMPTS, len(prompts))
+    indices = np.random.default_rng(0).choice(len(prompts), size=count, replace=False)
+    model.prompts = prompts.clips(np.sort(indices))[:, :PROMPT_FRAMES]
+    return model
+
+
+def _cpu_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+
+
