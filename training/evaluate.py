@@ -81,7 +81,12 @@ class Report:
             ),
         ]
         lines = [f"| {self.model} | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
-        lines += ["", self.protocol, "", "Scene shift (down, right) in pixels, less the start's mean:"]
+        lines += [
+            "",
+            self.protocol,
+            "",
+            "Scene shift (down, right) in pixels, less the start's mean:",
+        ]
         starts = len(self.scene_shift_KS2[0])
         lines += ["| code | " + " | ".join(f"start {s}" for s in range(starts)) + " | same way |"]
         lines += ["|---" * (starts + 2) + "|"]
@@ -94,7 +99,7 @@ class Report:
 
 
 def parse_levels(levels: str) -> tuple[int, int]:
-    """"20000-20999" to (first level, number of levels)."""
+    """ "20000-20999" to (first level, number of levels)."""
     first, dash, last = levels.partition("-")
     if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last)):
         raise ValueError(f"levels {levels!r}; accepted: FIRST-LAST, like 20000-20999")
@@ -137,7 +142,9 @@ def evaluate(
     _save_strip(out / "prediction.png", strip[:6])
     _save_strip(out / "rollout.png", rollout_STHWC[:, ::4])
     first_SHWC = rollout_STHWC[:, 0]
-    _save_strip(out / "codes.png", np.concatenate((first_SHWC[:, None], held_KSHWC.swapaxes(0, 1)), 1))
+    _save_strip(
+        out / "codes.png", np.concatenate((first_SHWC[:, None], held_KSHWC.swapaxes(0, 1)), 1)
+    )
     report = Report(
         model=name,
         protocol=(

@@ -40,7 +40,10 @@ def scene_shift(before_HWC: np.ndarray, after_HWC: np.ndarray, reach: int = 12) 
     surface = np.roll(surface, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
     peak = np.unravel_index(surface.argmax(), surface.shape)
     return np.array(
-        [_parabola(surface.take(p, 1 - axis), peak[axis]) - reach for axis, p in ((0, peak[1]), (1, peak[0]))]
+        [
+            _parabola(surface.take(p, 1 - axis), peak[axis]) - reach
+            for axis, p in ((0, peak[1]), (1, peak[0]))
+        ]
     )
 
 

@@ -71,12 +71,10 @@ def coinrun_plain() -> Experiment:
     return Experiment(
         data=CollectConfig(out="data/coinrun-plain", num_frames=655_360, look="plain"),
         tokenizer_loop=LoopConfig(steps=3_400, batch_size=6, clip_frames=12, compile=True),
+        dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=4, num_heads=6)),
+        world_loss=WorldLossConfig(freeze_actions_at=0.4),
         world_loop=LoopConfig(
-            steps=9_000,
-            batch_size=4,
-            clip_frames=16,
-            learning_rate=6e-4,
-            compile=True,
+            steps=3_400, batch_size=4, clip_frames=16, learning_rate=8e-4, compile=True
         ),
     )
 

@@ -91,5 +91,3 @@ def bundle(
 
 def _cpu_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-
-

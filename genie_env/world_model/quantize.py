@@ -137,15 +137,26 @@ class VectorQuantizer(nn.Module):
             )
         dead_K = self.usage_K < self.config.dead_below / self.num_codes
         if dead_K.any():
-            pick = torch.randint(len(flat_ME), (int(dead_K.sum()),), device=flat_ME.device)
-            seed = flat_ME[pick]
-            seed = self._on_sphere(seed + 0.05 * seed.std() * torch.randn_like(seed))
+            seed = self._far_latents(flat_ME, self.codebook_KE[~dead_K], int(dead_K.sum()))
             if dist.is_available() and dist.is_initialized():
                 dist.broadcast(seed, 0)
             self.codebook_KE[dead_K] = seed
             # A full even share of usage gives the new code time to find its users.
             self.usage_K[dead_K] = 1 / self.num_codes
             self.sum_KE[dead_K] = seed / self.num_codes
+
+    def _far_latents(self, flat_ME: Tensor, live_LE: Tensor, count: int) -> Tensor:
+        """Latents drawn like the starts of k-means++: the farther from every code, the likelier."""
+        far_M = torch.ones(len(flat_ME), device=flat_ME.device)
+        if len(live_LE):
+            far_M = torch.cdist(flat_ME, live_LE.float()).min(1).values.square()
+        seeds = []
+        for _ in range(count):
+            pick = torch.multinomial(far_M + 1e-9, 1)
+            jitter = 0.05 * flat_ME.std() * torch.randn_like(flat_ME[pick])
+            seeds.append(self._on_sphere(flat_ME[pick] + jitter))
+            far_M = torch.minimum(far_M, torch.cdist(flat_ME, seeds[-1])[:, 0].square())
+        return torch.cat(seeds)
 
 
 def perplexity(codes: Tensor, num_codes: int) -> float:

@@ -48,6 +48,11 @@ def uniform(generators: Sequence[torch.Generator], *shape: int) -> Tensor:
     return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in generators])
 
 
+def gumbel(noise: Tensor) -> Tensor:
+    """Uniform noise in [0, 1) to standard Gumbel noise, finite everywhere."""
+    return -(-noise.clamp(1e-20, 1 - 1e-7).log()).log()
+
+
 @torch.no_grad()
 def decode_frame(
     logits_of: Callable[[Tensor], Tensor],
@@ -76,8 +81,7 @@ def decode_frame(
         if config.temperature > 0:
             # Gumbel-max: argmax(log p / T + g) draws from softmax(log p / T).
             noise = uniform(generators, *logits.shape[1:]).to(logits.device)
-            gumbel = -torch.log(-torch.log(noise.clamp_min(1e-20)).clamp_min(1e-20))
-            drawn = (logits / config.temperature + gumbel).argmax(-1)
+            drawn = (logits / config.temperature + gumbel(noise)).argmax(-1)
         else:
             drawn = logits.argmax(-1)
         still = num_masked_after(step, config.steps, num_tokens)
@@ -85,8 +89,7 @@ def decode_frame(
             score = order_BN
         else:
             chosen = log_p.gather(-1, drawn[..., None])[..., 0]
-            spread = uniform(generators, num_tokens).clamp(1e-9, 1 - 1e-7)
-            score = chosen - config.temperature * torch.log(-torch.log(spread))
+            score = chosen + config.temperature * gumbel(uniform(generators, num_tokens))
         score = score.masked_fill(~masked, -math.inf)
         # Settle the best-scored of the masked tokens only: `still` is a count among those.
         settle = int(masked[0].sum()) - still

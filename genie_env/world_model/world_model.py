@@ -327,7 +327,9 @@ class WorldModel(
         return frames.to(self.device)
 
     def _check_actions(self, actions_B: Any, num_worlds: int) -> Tensor:
-        actions = torch.as_tensor(np.asarray(actions_B) if not torch.is_tensor(actions_B) else actions_B)
+        actions = torch.as_tensor(
+            np.asarray(actions_B) if not torch.is_tensor(actions_B) else actions_B
+        )
         if actions.shape != (num_worlds,) or actions.is_floating_point():
             raise ValueError(
                 f"actions of shape {tuple(actions.shape)} and dtype {actions.dtype}; accepted: "
@@ -351,7 +353,9 @@ def _find_checkpoint(name: str | Path, hub_kwargs: dict[str, Any]) -> Path:
         return CHECKPOINTS / str(name)
     if Path(name).is_dir():
         return Path(name)
-    looks_like_id = isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/"))
+    looks_like_id = (
+        isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/"))
+    )
     if looks_like_id:
         try:
             return Path(snapshot_download(str(name), **hub_kwargs))
@@ -380,9 +384,7 @@ def _load_config(folder: Path) -> WorldModelConfig:
             f"{FORMAT_VERSION}"
         )
     try:
-        return dacite.from_dict(
-            WorldModelConfig, values, dacite.Config(cast=[tuple], strict=True)
-        )
+        return dacite.from_dict(WorldModelConfig, values, dacite.Config(cast=[tuple], strict=True))
     except (dacite.DaciteError, ValueError) as error:
         raise CheckpointError(f"checkpoint {folder}: config.json: {error}") from error
 
@@ -391,9 +393,7 @@ def _read_prompts(path: Path, size: int) -> np.ndarray:
     """The grid of `_save_pretrained`: a row a prompt, a column a frame."""
     grid = np.asarray(Image.open(path).convert("RGB"))
     rows, columns = grid.shape[0] // size, grid.shape[1] // size
-    return np.ascontiguousarray(
-        grid.reshape(rows, size, columns, size, 3).transpose(0, 2, 1, 3, 4)
-    )
+    return np.ascontiguousarray(grid.reshape(rows, size, columns, size, 3).transpose(0, 2, 1, 3, 4))
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

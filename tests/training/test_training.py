@@ -1,0 +1,227 @@
+"""The loop and the stages, on the real game's video: resumed = never stopped, frozen = untouched."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genie_env.world_model import WorldModel
+from genie_env.world_model.tokenizer import VideoTokenizer
+from training import run as stages
+from training.data.clip_store import ClipStore
+from training.loop import (
+    LoopConfig,
+    TrainingStopped,
+    batch_indices,
+    latest_checkpoint,
+    learning_rate,
+    train,
+)
+from training.presets import PRESETS, load_preset
+from training.tokenizer import TokenizerLossConfig, TokenizerStage, patch_errors
+from training.world import WorldLossConfig, WorldStage
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    experiment = load_preset("debug")
+    folder = tmp_path_factory.mktemp("data") / "debug"
+    experiment = replace(experiment, data=replace(experiment.data, out=str(folder)))
+    stages.collect_missing(experiment)
+    return experiment
+
+
+@pytest.fixture
+def store(experiment):
+    return ClipStore(experiment.data.out, 6)
+
+
+def world_stage(experiment, **loss):
+    torch.manual_seed(0)
+    return WorldStage(
+        VideoTokenizer(experiment.tokenizer),
+        experiment.latent_actions,
+        experiment.latent_actions_loss,
+        experiment.dynamics,
+        experiment.dynamics_loss,
+        WorldLossConfig(**loss),
+    )
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "world"])
+def test_resumed_equals_never_stopped(experiment, store, tmp_path, kind):
+    def stage():
+        torch.manual_seed(0)
+        if kind == "tokenizer":
+            return TokenizerStage(experiment.tokenizer, TokenizerLossConfig())
+        return world_stage(experiment)
+
+    config = LoopConfig(steps=7, batch_size=2, clip_frames=6, warmup_steps=2, log_every=1)
+    unbroken = stage()
+    train(unbroken, config, tmp_path / "unbroken", store)
+    # A limit of no time at all stops (and saves) after every single step.
+    sittings = 0
+    while True:
+        resumed = stage()
+        sittings += 1
+        try:
+            train(resumed, replace(config, max_minutes=1e-9), tmp_path / "resumed", store)
+            break
+        except TrainingStopped:
+            continue
+    assert sittings == 7
+    for key, value in unbroken.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_a_stage_learns(experiment, store, tmp_path):
+    """One clip is learned by heart; the loss of the first steps is left far behind."""
+    stage = TokenizerStage(experiment.tokenizer, TokenizerLossConfig())
+    frames = torch.from_numpy(store.clips([0]))
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        loss, _ = stage(frames, 0.0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.25 * losses[0]
+
+
+def test_the_world_stage_learns_and_leaves_the_tokenizer_alone(experiment, store, tmp_path):
+    stage = world_stage(experiment)
+    before = {k: v.clone() for k, v in stage.tokenizer.state_dict().items()}
+    config = LoopConfig(
+        steps=40, batch_size=2, clip_frames=6, warmup_steps=2, log_every=1, weight_decay=0.1
+    )
+    train(stage, config, tmp_path / "run", store)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert lines[-1]["dynamics_loss"] < 0.8 * lines[0]["dynamics_loss"]
+    for key, value in stage.tokenizer.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_frozen_actions_do_not_change_by_decay_statistics_or_momentum(experiment, store, tmp_path):
+    stage = world_stage(experiment, freeze_actions_at=0.0)
+    before = {k: v.clone() for k, v in stage.actions.state_dict().items()}
+    config = LoopConfig(steps=3, batch_size=2, clip_frames=6, warmup_steps=1, weight_decay=0.5)
+    train(stage, config, tmp_path / "run", store)
+    for key, value in stage.actions.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_no_gradient_of_the_dynamics_reaches_the_action_model(experiment, store):
+    stage = world_stage(experiment).train()
+    frames = torch.from_numpy(store.clips([0, 5]))
+    tokens = stage.tokenizer.encode(frames)
+    codes = stage.actions.encoder(frames).codes
+    from training.dynamics import dynamics_loss
+
+    loss, _ = dynamics_loss(stage.dynamics, tokens, codes, experiment.dynamics_loss)
+    loss.backward()
+    assert all(p.grad is None for p in stage.actions.parameters())
+    assert stage.dynamics.action.weight.grad.abs().sum() > 0
+
+
+def test_every_weight_of_the_action_model_learns(experiment, store):
+    stage = world_stage(experiment).train()
+    for weight in stage.actions.parameters():
+        if weight.requires_grad and not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    loss, _ = stage(torch.from_numpy(store.clips([0, 5])), 0.2)
+    loss.backward()
+    silent = [
+        name
+        for name, p in stage.actions.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
+    assert silent == []
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(experiment, tmp_path):
+    code = f"""
+from dataclasses import replace
+from training.data.clip_store import ClipStore
+from training.loop import LoopConfig, train
+from training.presets import load_preset
+from training.tokenizer import TokenizerLossConfig, TokenizerStage
+stage = TokenizerStage(load_preset("debug").tokenizer, TokenizerLossConfig())
+config = LoopConfig(steps=100_000, batch_size=2, clip_frames=6, log_every=1)
+train(stage, config, {str(tmp_path)!r}, ClipStore({experiment.data.out!r}, 6))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+    )
+    log = tmp_path / "log.jsonl"
+    while not log.exists() and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert "TrainingStopped: stopped by a signal at step" in errors
+    saved = latest_checkpoint(tmp_path)
+    assert saved is not None
+    assert int(saved.name.removeprefix("step-")) >= 1
+
+
+def test_data_position_is_the_step():
+    assert (batch_indices(0, 7, 16, 1000) == batch_indices(0, 7, 16, 1000)).all()
+    assert (batch_indices(0, 7, 16, 1000) != batch_indices(0, 8, 16, 1000)).any()
+    assert (batch_indices(1, 7, 16, 1000) != batch_indices(0, 7, 16, 1000)).any()
+
+
+def test_learning_rate_warms_up_and_falls():
+    config = LoopConfig(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.1)
+    rates = [learning_rate(config, step) for step in range(101)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[9] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.1)
+
+
+def test_patch_errors_are_means_of_squares():
+    target = torch.zeros(1, 1, 16, 16, 3)
+    pixels = target.clone()
+    pixels[0, 0, 8:, :8] = 2.0
+    expected = torch.tensor([[0.0, 0.0], [4.0, 0.0]])
+    assert torch.equal(patch_errors(pixels, target, 8)[0, 0], expected)
+
+
+def test_the_whole_way_from_the_game_to_a_world(experiment, tmp_path):
+    data, validation = stages.collect_missing(experiment)
+    stages.train_tokenizer(experiment, tmp_path, data, validation)
+    model = stages.train_world(experiment, tmp_path, data, validation)
+    loaded = WorldModel.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert loaded.config.look == "plain"
+    assert loaded.config.frame_skip == 3
+    assert loaded.prompts.shape[1:] == (4, 64, 64, 3)
+    weights = load_file(tmp_path / "tokenizer.safetensors")
+    assert torch.equal(model.tokenizer.to_latent.weight, weights["to_latent.weight"])
+    state = loaded.start(loaded.prompts[:2], [0, 1])
+    loaded.step(state, [0, 7])
+    assert loaded.render(state).shape == (2, 64, 64, 3)
+
+
+def test_world_without_tokenizer(experiment, tmp_path):
+    with pytest.raises(FileNotFoundError, match="genie train tokenizer"):
+        stages.train_world(experiment, tmp_path, experiment.data.out, None)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_whole(name):
+    experiment = load_preset(name)
+    config = experiment.world_model("plain", experiment.data.frame_skip)
+    assert config.num_actions == (6 if name == "paper" else 8)
+    assert experiment.validation_data().start_level >= 10_000
+    assert experiment.data.start_level + experiment.data.num_levels <= 10_000
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="unknown preset 'big'; known: coinrun-plain"):
+        load_preset("big")
