@@ -5,51 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from training.data.collect import CollectConfig
 
-def collect(
-    out: Path,
-    preset: str = "coinrun-plain",
-    num_frames: int | None = None,
-    look: Literal["plain", "full"] | None = None,
-    difficulty: Literal["easy", "hard"] | None = None,
-    start_level: int | None = None,
-    num_levels: int | None = None,
-    frame_skip: int | None = None,
-    seed: int | None = None,
-) -> None:
+
+def collect(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
     """Play the real CoinRun and store its video (true actions apart, for evaluation only).
 
-    Args:
-        out: Folder of the clip store. The same command goes on where it was stopped.
-        preset: Preset whose collection this is; the other flags replace its values.
-        num_frames: Frames to store.
-        look: Plain (no backgrounds, one theme) or full.
-        difficulty: Of the levels.
-        start_level: First level: 0 to train, 10000 to validate, 20000 and above to report.
-        num_levels: Levels from there on.
-        frame_skip: Engine steps for which each action is held.
-        seed: Of levels and policies.
+    The same command goes on where it was stopped.
     """
-    from dataclasses import replace
-
     from training.data.collect import collect as collect_frames
-    from training.presets import load_preset
 
-    given = {
-        "num_frames": num_frames,
-        "look": look,
-        "difficulty": difficulty,
-        "start_level": start_level,
-        "num_levels": num_levels,
-        "frame_skip": frame_skip,
-        "seed": seed,
-    }
-    changes = {key: value for key, value in given.items() if value is not None}
-    collect_frames(replace(load_preset(preset).data, out=str(out), **changes))
+    collect_frames(config)
 
 
 def import_videos(videos: Path, out: Path, fps: float | None = None, frame_size: int = 64) -> None:
@@ -150,7 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="genie", description=__doc__, args=arguments
         )
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except ImportError as error:
+        sys.exit(f"genie: {error}; pip install 'genie-env[all]' brings every optional part")
+    except (ValueError, TypeError, OSError) as error:
         # What the user gave was not accepted: the message says what is, a traceback would hide it.
         sys.exit(f"genie: {error}")
 

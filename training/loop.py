@@ -114,9 +114,10 @@ def train(
     train_store: ClipStore,
     validation_store: ClipStore | None = None,
 ) -> None:
-    """Train `stage` (a module that is a `Stage`) in place to `config.steps`, resuming from `run_dir` where it left off.
+    """Train `stage`, a module that is a `Stage`, in place to `config.steps`.
 
-    Raises TrainingStopped (state saved) if it ended before the last step.
+    Resumes from `run_dir` where it left off there. Raises TrainingStopped (state saved) if it ended
+    before the last step.
     """
     run_dir = Path(run_dir)
     set_seed(config.seed)

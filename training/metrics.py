@@ -38,13 +38,8 @@ def scene_shift(before_HWC: np.ndarray, after_HWC: np.ndarray, reach: int = 12) 
     # A half-whitened spectrum: full whitening would let the noise of flat frames decide.
     surface = np.fft.ifft2(spectrum / np.maximum(np.abs(spectrum), 1e-9) ** 0.5).real
     surface = np.roll(surface, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
-    peak = np.unravel_index(surface.argmax(), surface.shape)
-    return np.array(
-        [
-            _parabola(surface.take(p, 1 - axis), peak[axis]) - reach
-            for axis, p in ((0, peak[1]), (1, peak[0]))
-        ]
-    )
+    y, x = (int(i) for i in np.unravel_index(surface.argmax(), surface.shape))
+    return np.array([_parabola(surface[:, x], y), _parabola(surface[y], x)]) - reach
 
 
 def _parabola(line: np.ndarray, peak: int) -> float:

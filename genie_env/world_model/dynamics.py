@@ -1,4 +1,4 @@
-"""MaskGIT dynamics: the next frame's tokens from past tokens and latent actions (paper, section 2.1).
+"""MaskGIT dynamics: the next frame's tokens from the past and a latent action (paper, section 2.1).
 
 Shapes: B worlds, T frames, M = T - 1 transitions, N tokens in a frame, D width, K codes of the
 tokenizer, A latent actions.
@@ -71,7 +71,7 @@ class Dynamics(nn.Module):
         which the hidden tokens are `mask_token`; frame 0 of it is not used. With `history="masked"`
         (or None here) there is one stream, and `masked_BTN` itself is the history.
         """
-        B, T, N = tokens_BTN.shape
+        T, N = tokens_BTN.shape[1:]
         actions_BT = nn.functional.pad(actions_BM, (1, 0), value=NO_ACTION)
         if masked_BTN is None or self.config.history == "masked":
             stream = tokens_BTN if masked_BTN is None else masked_BTN

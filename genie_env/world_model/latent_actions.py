@@ -1,4 +1,4 @@
-"""Latent action model: what was done between two frames, as one of a few codes (paper, section 2.1).
+"""Latent action model: what was done between two frames, as one of few codes (paper, section 2.1).
 
 Shapes: B clips, T frames, M = T - 1 transitions, H W pixels, C = 3, N tokens in a frame, D width,
 E latent width, K codes.

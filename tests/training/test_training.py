@@ -1,4 +1,4 @@
-"""The loop and the stages, on the real game's video: resumed = never stopped, frozen = untouched."""
+"""The loop and the stages on real video: resumed = never stopped, frozen = untouched."""
 
 import json
 import os

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -34,14 +35,14 @@ def test_every_token_is_settled_once_by_the_schedule(steps, order):
     expected = [NUM_TOKENS] + [num_masked_after(s, steps, NUM_TOKENS) for s in range(steps)]
     assert [*masked_counts, 0] == expected
     assert tokens.max() < NUM_CODES
-    for call, (before, after) in enumerate(zip(expected, expected[1:], strict=False)):
+    for call, (before, after) in enumerate(itertools.pairwise(expected)):
         if steps <= NUM_CODES:
             assert (tokens == (call + 1) % NUM_CODES).sum() == before - after
 
 
 def test_cosine_schedule_settles_few_tokens_first():
     counts = [64] + [num_masked_after(s, 8, 64) for s in range(8)]
-    settled = [a - b for a, b in zip(counts, counts[1:], strict=False)]
+    settled = [a - b for a, b in itertools.pairwise(counts)]
     assert counts[-1] == 0
     assert settled == sorted(settled)
     assert counts[4] == math.floor(64 * math.cos(math.pi / 4))

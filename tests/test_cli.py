@@ -1,0 +1,74 @@
+"""`genie ...` as a user types it, each command with a tiny budget."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from genie_env import cli
+
+
+def genie(*arguments):
+    cli.main([str(a) for a in arguments])
+
+
+def test_collect_train_and_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    genie("collect", "--out", "data/video", "--num-frames", 1024, "--shard-frames", 512, "--look",
+          "plain", "--num-envs", 8)  # fmt: skip
+    genie("train", "tokenizer", "--preset", "debug", "--run", "runs/a", "--data", "data/video")
+    genie("train", "world", "--preset", "debug", "--run", "runs/a", "--data", "data/video")
+
+    import gymnasium as gym
+
+    env = gym.make("genie_env:GenieEnv-v0", model="runs/a/model")
+    obs, _ = env.reset(seed=0)
+    assert env.step(7)[0].shape == obs.shape == (64, 64, 3)
+
+
+def test_eval_reports_what_it_says(tmp_path, tiny_model, capsys):
+    import numpy as np
+
+    from training.data.collect import CollectConfig
+    from training.evaluate import evaluate
+
+    assert CollectConfig(out="x").start_level == 0
+    report = evaluate(tiny_model, 20_000, 50, tmp_path, num_clips=12)
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert saved["tokenizer_psnr"] == report.tokenizer_psnr
+    assert np.shape(saved["scene_shift_KS2"]) == (8, 10, 2)
+    assert set(saved["sharpness"]) == {"1", "16", "64"}
+    assert 1 <= report.code_perplexity <= 8
+    for name in ("tokenizer", "prediction", "rollout", "codes"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    assert "levels 20000 to 20049" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "all", "--preset", "huge"), "unknown preset 'huge'; known: coinrun-plain"),
+        (("eval", "--model", "nope"), "no checkpoint 'nope'; accepted: a shipped name"),
+        (("eval", "--levels", "20000"), "FIRST-LAST"),
+        (("train", "tokenizer", "--preset", "debug", "--data", "missing"), "missing"),
+        (("import-videos", "--videos", "missing", "--out", "x"), "missing"),
+    ],
+)
+def test_errors_name_what_was_given(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_info:
+        genie(*arguments)
+    assert message in str(exit_info.value)
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from genie_env import cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("collect", "train", "eval", "import-videos", "export-videos"):
+        assert command in done.stdout
