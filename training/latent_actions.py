@@ -24,10 +24,12 @@ class LatentActionLossConfig:
     forward_first: float = 0.05
     """Share of the run in which the decoder learns to predict without any action: what it can
     predict by itself is not an action."""
+    relative: bool = True
+    """Measure each transition's error against that of copying the previous frame, so that a small
+    step counts like a long jump. False: plain mean squared error, as in the paper."""
     still_weight: float = 0.2
-    """Each transition's error is measured against that of copying the previous frame, plus this
-    share of the mean copying error, so that a small step counts like a long jump, and a frame in
-    which nothing moved does not count for ever."""
+    """With `relative`: this share of the mean copying error is added to every transition's, so
+    that a frame in which nothing moved does not count for ever."""
 
 
 class LatentActionStage(nn.Module):
@@ -52,12 +54,12 @@ class LatentActionStage(nn.Module):
         target = to_float(frames_BTHWC)
         error_BM = (guess - target[:, 1:]).square().mean((2, 3, 4))
         copy_BM = (target[:, 1:] - target[:, :-1]).square().mean((2, 3, 4))
-        scale_BM = copy_BM + self.loss.still_weight * copy_BM.mean()
-        relative = (error_BM / scale_BM).mean()
+        relative = (error_BM / (copy_BM + self.loss.still_weight * copy_BM.mean())).mean()
         metrics = {
             "lam_relative_error": relative.detach(),
             "lam_psnr": 10 * torch.log10(4 / error_BM.detach().mean()),
             "lam_copy_psnr": 10 * torch.log10(4 / copy_BM.mean()),
             "lam_codes": quantized.codes.detach(),
         }
-        return relative + quantizer_loss, quantized, metrics
+        loss = relative if self.loss.relative else error_BM.mean()
+        return loss + quantizer_loss, quantized, metrics

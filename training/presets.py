@@ -131,7 +131,7 @@ def paper() -> Experiment:
             decoder=size,
             quantizer=replace(codes, num_codes=6),
         ),
-        latent_actions_loss=LatentActionLossConfig(forward_first=0.0, still_weight=1e6),
+        latent_actions_loss=LatentActionLossConfig(forward_first=0.0, relative=False),
         dynamics=DynamicsConfig(replace(size, num_layers=12), history="masked"),
         dynamics_loss=DynamicsLossConfig(
             mask_schedule="uniform", min_mask=0.5, corrupt_history=0.0

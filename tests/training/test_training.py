@@ -99,7 +99,13 @@ def test_the_world_stage_learns_and_leaves_the_tokenizer_alone(experiment, store
     stage = world_stage(experiment)
     before = {k: v.clone() for k, v in stage.tokenizer.state_dict().items()}
     config = LoopConfig(
-        steps=40, batch_size=2, clip_frames=6, warmup_steps=2, log_every=1, weight_decay=0.1
+        steps=80,
+        batch_size=2,
+        clip_frames=6,
+        learning_rate=3e-3,
+        warmup_steps=2,
+        log_every=1,
+        weight_decay=0.1,
     )
     train(stage, config, tmp_path / "run", store)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
