@@ -78,7 +78,9 @@ def bundle(
     experiment: Experiment, stage: WorldStage, store: ClipStore, prompts: ClipStore
 ) -> WorldModel:
     """The trained parts as a `WorldModel`, with starting frames drawn from `prompts`."""
-    config = experiment.world_model(store.meta["look"], store.meta["frame_skip"])
+    # Imported videos have neither.
+    look, frame_skip = store.meta["look"] or "other", store.meta["frame_skip"] or 1
+    config = experiment.world_model(look, frame_skip)
     model = WorldModel(config)
     model.tokenizer.load_state_dict(_cpu_weights(stage.tokenizer))
     model.latent_actions.load_state_dict(_cpu_weights(stage.actions.encoder))

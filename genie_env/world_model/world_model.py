@@ -34,6 +34,29 @@ CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 FORMAT_VERSION = 1
 
 
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+# A world model for `GenieEnv-v0`
+
+Learned from video without action labels, by [Genie](https://arxiv.org/abs/2402.15391)'s method.
+
+```python
+import gymnasium as gym
+import genie_env
+
+env = gym.make("GenieEnv-v0", model="THIS FOLDER OR HUB ID")
+obs, info = env.reset(seed=0)
+obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
+```
+
+`config.json` says what it was trained on (`look`, `frame_skip`) and its size. Please add: data,
+command, hardware, time, and the table that `genie eval` prints.
+"""
+"""What `save_pretrained` writes as README.md where there is none."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded: damaged, incomplete, or of another version."""
 
@@ -123,6 +146,7 @@ class WorldModel(
     library_name="genie-env",
     tags=["world-model", "reinforcement-learning", "gymnasium"],
     license="mit",
+    model_card_template=MODEL_CARD,
 ):
     """A learned world: start it from frames, step it by latent actions, render it.
 
