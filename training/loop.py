@@ -208,19 +208,18 @@ def validate(
     stage: Any, config: LoopConfig, store: ClipStore, accelerator: Accelerator, step: int
 ) -> dict[str, float]:
     """Mean metrics over the same validation clips every time; the training random state is kept."""
-    state = torch.get_rng_state()
-    torch.manual_seed(0)
     stage.eval()
     sums: dict[str, float] = {}
-    for batch in range(config.validation_batches):
-        indices = batch_indices(123, batch, config.batch_size, len(store))
-        frames = torch.from_numpy(store.clips(indices)).to(accelerator.device)
-        with accelerator.autocast():
-            loss, metrics = stage(frames, step / config.steps)
-        for key, value in (stage.summarize(metrics) | {"loss": float(loss)}).items():
-            sums[key] = sums.get(key, 0.0) + value / config.validation_batches
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for batch in range(config.validation_batches):
+            indices = batch_indices(123, batch, config.batch_size, len(store))
+            frames = torch.from_numpy(store.clips(indices)).to(accelerator.device)
+            with accelerator.autocast():
+                loss, metrics = stage(frames, step / config.steps)
+            for key, value in (stage.summarize(metrics) | {"loss": float(loss)}).items():
+                sums[key] = sums.get(key, 0.0) + value / config.validation_batches
     stage.train()
-    torch.set_rng_state(state)
     return sums
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 
@@ -24,7 +25,8 @@ NUM_PROMPTS = 64
 
 def collect_missing(experiment: Experiment) -> tuple[Path, Path]:
     """The experiment's own training and validation data, collected where not there yet."""
-    return collect(experiment.data), collect(experiment.validation_data())
+    with PartialState().main_process_first():
+        return collect(experiment.data), collect(experiment.validation_data())
 
 
 def train_tokenizer(
@@ -42,7 +44,9 @@ def train_tokenizer(
         ClipStore(data, frames),
         ClipStore(validation, frames) if validation else None,
     )
-    save_file(_cpu_weights(stage.tokenizer), run_dir / "tokenizer.safetensors")
+    with PartialState().main_process_first():
+        if PartialState().is_main_process:
+            save_file(_cpu_weights(stage.tokenizer), run_dir / "tokenizer.safetensors")
 
 
 def train_world(
@@ -70,7 +74,8 @@ def train_world(
     validation_store = ClipStore(validation, frames) if validation else None
     train(stage, experiment.world_loop, run_dir / "world", store, validation_store)
     model = bundle(experiment, stage, store, validation_store or store)
-    model.save_pretrained(run_dir / "model")
+    if PartialState().is_main_process:
+        model.save_pretrained(run_dir / "model")
     return model
 
 
