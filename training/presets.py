@@ -72,9 +72,9 @@ def coinrun_plain() -> Experiment:
         data=CollectConfig(out="data/coinrun-plain", num_frames=655_360, look="plain"),
         tokenizer_loop=LoopConfig(steps=3_400, batch_size=6, clip_frames=12, compile=True),
         dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=4, num_heads=6)),
-        world_loss=WorldLossConfig(freeze_actions_at=0.4),
+        world_loss=WorldLossConfig(freeze_actions_at=0.34),
         world_loop=LoopConfig(
-            steps=3_400, batch_size=4, clip_frames=16, learning_rate=8e-4, compile=True
+            steps=4_000, batch_size=4, clip_frames=16, learning_rate=8e-4, compile=True
         ),
     )
 

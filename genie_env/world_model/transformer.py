@@ -125,8 +125,8 @@ class TemporalCache:
         return copy
 
 
-class SpatialAttention(nn.Module):
-    """Every token attends to all tokens of its own frame."""
+class Attention(nn.Module):
+    """Projections and QK norm; which tokens attend to which is the subclass's affair."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -137,43 +137,34 @@ class SpatialAttention(nn.Module):
             torch.ones(config.num_heads, 1, config.width // config.num_heads)
         )
 
-    def forward(self, x_FND: Tensor) -> Tensor:
-        """(F, N, D) to the same; F counts frames of whatever clips and worlds."""
-        F_, N, D = x_FND.shape
-        qkv = self.qkv(rms_norm(x_FND)).view(F_, N, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        q = rms_norm(q) * self.gain_H1E.to(q.dtype)
-        y = attend(q, rms_norm(k), v)
-        return self.out(y.transpose(1, 2).reshape(F_, N, D))
-
-
-class TemporalAttention(nn.Module):
-    """Every token attends to the tokens at its own place in the frames before it."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
-        self.out = nn.Linear(config.width, config.width, bias=False)
-        self.gain_H1E = nn.Parameter(
-            torch.ones(config.num_heads, 1, config.width // config.num_heads)
-        )
-
-    def _qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(..., D) to three (..., H, E), normed."""
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., D) to queries, keys and values, each (..., H, E)."""
         qkv = self.qkv(rms_norm(x))
         q, k, v = qkv.view(*x.shape[:-1], 3, self.num_heads, -1).unbind(-3)
         return rms_norm(q) * self.gain_H1E[:, 0].to(q.dtype), rms_norm(k), v
 
+
+class SpatialAttention(Attention):
+    """Every token attends to all tokens of its own frame."""
+
+    def forward(self, x_FND: Tensor) -> Tensor:
+        """(F, N, D) to the same; F counts frames of whatever clips and worlds."""
+        q, k, v = (a.transpose(1, 2) for a in self.heads(x_FND))  # F H N E
+        return self.out(attend(q, k, v).transpose(1, 2).reshape(x_FND.shape))
+
+
+class TemporalAttention(Attention):
+    """Every token attends to the tokens at its own place in the frames before it."""
+
     def forward(self, x_BTND: Tensor, table_2TE: Tensor, mask_TT: Tensor) -> Tensor:
-        q, k, v = (a.permute(0, 2, 3, 1, 4) for a in self._qkv(x_BTND))  # B N H T E
+        q, k, v = (a.permute(0, 2, 3, 1, 4) for a in self.heads(x_BTND))  # B N H T E
         table = table_2TE.to(q.dtype)
         y = attend(rotate(q, table), rotate(k, table), v, mask_TT)
         return self.out(y.permute(0, 3, 1, 2, 4).reshape(x_BTND.shape))
 
     def step(self, x_BND: Tensor, cache: TemporalCache, layer: int) -> Tensor:
         """One new frame: its keys and values go to its slot, its tokens see the whole ring."""
-        q, k, v = self._qkv(x_BND)  # B N H E
+        q, k, v = self.heads(x_BND)  # B N H E
         keys, values = cache.kv_L2BNHWE[layer]
         keys[cache.world_B, :, :, cache.slot_B] = rotate(k, cache.table_2B11E).to(keys.dtype)
         values[cache.world_B, :, :, cache.slot_B] = v.to(values.dtype)
