@@ -78,7 +78,8 @@ def train(
     run = run or Path("runs") / preset
     run.mkdir(parents=True, exist_ok=True)
     if data is None:
-        data, validation = stages.collect_missing(experiment)
+        data, own = stages.collect_missing(experiment)
+        validation = validation or own
     try:
         if stage in ("tokenizer", "all"):
             stages.train_tokenizer(experiment, run, data, validation)
@@ -90,20 +91,25 @@ def train(
 
 
 def evaluate(
-    model: str = "coinrun-plain", levels: str = "20000-20999", out: Path = Path("runs/eval")
+    model: str = "coinrun-plain",
+    levels: str = "20000-20999",
+    out: Path | None = None,
+    difficulty: Literal["easy", "hard"] = "easy",
 ) -> None:
     """Measure a world model against the real game on levels it never saw.
 
     Args:
         model: Name of a shipped checkpoint, a folder, or a hub id.
         levels: First and last level, both included.
-        out: Folder for report.json, the film strips and the contact sheets.
+        out: Folder for report.json, report.md and film strips (default runs/eval/MODEL).
+        difficulty: Of the levels.
     """
     from training.evaluate import evaluate as measure
     from training.evaluate import parse_levels
 
     first, count = parse_levels(levels)
-    print(measure(model, first, count, out).table())
+    out = out or Path("runs/eval") / Path(model).name
+    print(measure(model, first, count, out, difficulty=difficulty).table())
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -122,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except ImportError as error:
         sys.exit(f"genie: {error}; pip install 'genie-env[all]' brings every optional part")
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError) as error:
         # What the user gave was not accepted: the message says what is, a traceback would hide it.
         sys.exit(f"genie: {error}")
 

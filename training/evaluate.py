@@ -6,6 +6,7 @@ Shapes: B clips, T frames, M = T - 1 transitions, H W pixels, C = 3, K codes, S 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,10 +24,13 @@ from training.metrics import coins_survived, psnr, scene_shift, worst_patches_ps
 ROLLOUT_STEPS = 64
 SHARP_AT = (1, 16, 64)
 PREDICT_AT = (1, 2, 4, 8)
+PROMPT_FRAMES = 4
 NUM_STARTS = 10
 HELD_STEPS = 4
 SAME_WAY = 0.5
 """Cosine from which two shifts count as the same way: within 60 degrees (1 in 3 by chance)."""
+LEAST_SHIFT = 0.5
+"""Pixels over the held steps from which a shift counts as one."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +48,28 @@ class Report:
     """Of the latent actions inferred from the real clips, 1 to K."""
     prediction_psnr: dict[str, float]
     """Dreamt against real frame after t steps, with inferred latent actions."""
+    copy_psnr: dict[str, float]
+    """The floor: the last given frame, repeated."""
+    decoded_psnr: dict[str, float]
+    """The ceiling: the real frames through the tokenizer."""
     delta_psnr_4: float
     """The paper's: at t = 4, inferred minus random latent actions."""
     sharpness: dict[str, float]
     """PSNR of dreamt frames against themselves, encoded and decoded again, after t steps."""
+    detail: dict[str, float]
+    """Mean difference of neighbouring pixels in dreamt frames after t steps, over that of the
+    decoded start: 1 keeps the detail. A smeared or empty frame is re-encoded well, too."""
     scene_shift_KS2: list[list[list[float]]]
     """Scene shift (dy, dx) over the held steps, per code and start."""
     same_way_K: list[int]
     """Per code: starts whose shift, less that start's mean over codes, points as the others' do."""
+    same_way_median_K: list[int]
+    """The same less the start's median over codes: a single code that works cannot lend its
+    direction to all the others. Codes that do the same count each."""
 
-    @property
-    def consistent_codes(self) -> int:
+    def consistent_codes(self, same_way_K: list[int]) -> int:
         """Codes that move the scene the same way from at least 8 of 10 starts."""
-        starts = len(self.scene_shift_KS2[0])
-        return sum(count >= 0.8 * starts for count in self.same_way_K)
+        return sum(count >= 0.8 * len(self.scene_shift_KS2[0]) for count in same_way_K)
 
     def table(self) -> str:
         coins = self.coins_survived / max(1, self.coins_visible)
@@ -67,17 +79,24 @@ class Report:
             ("coins that survive the tokenizer", f"{coins:.2f} of {self.coins_visible} frames"),
             ("latent action perplexity", f"{self.code_perplexity:.2f}"),
             *(
-                (f"prediction PSNR, inferred actions, t = {t}", f"{value:.2f} dB")
+                (
+                    f"prediction PSNR, inferred actions, t = {t} (last frame repeated; tokenizer)",
+                    f"{value:.2f} dB ({self.copy_psnr[t]:.2f}; {self.decoded_psnr[t]:.2f})",
+                )
                 for t, value in self.prediction_psnr.items()
             ),
             ("delta-PSNR, t = 4", f"{self.delta_psnr_4:.2f} dB"),
             *(
-                (f"rollout re-encoded against itself, step {t}", f"{value:.2f} dB")
+                (
+                    f"rollout re-encoded against itself, step {t} (detail left)",
+                    f"{value:.2f} dB ({self.detail[t]:.2f})",
+                )
                 for t, value in self.sharpness.items()
             ),
             (
-                f"codes that move the scene one way, held {HELD_STEPS} steps",
-                f"{self.consistent_codes} of {len(self.same_way_K)}",
+                f"codes that move the scene one way, held {HELD_STEPS} steps (less the median)",
+                f"{self.consistent_codes(self.same_way_K)} of {len(self.same_way_K)} "
+                f"({self.consistent_codes(self.same_way_median_K)})",
             ),
         ]
         lines = [f"| {self.model} | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]
@@ -134,8 +153,14 @@ def evaluate(
     survived, visible = coins_survived(decoded, clips_BTHWC)
     codes_BM = _batched(world.infer_actions, clips_BTHWC)
     predicted, at_random, strip = _predict(world, clips_BTHWC, codes_BM, rng)
-    starts_STHWC = clips_BTHWC[:: max(1, len(clips_BTHWC) // NUM_STARTS)][:NUM_STARTS, :4]
-    sharpness, rollout_STHWC = _rollout_sharpness(world, starts_STHWC, rng)
+    past, ahead = PROMPT_FRAMES, max(PREDICT_AT)
+    future = clips_BTHWC[:, past : past + ahead]
+    copy_T = psnr(np.repeat(clips_BTHWC[:, past - 1 : past], ahead, 1), future).mean(0)
+    decoded_T = psnr(decoded[:, past : past + ahead], future).mean(0)
+    starts_STHWC = clips_BTHWC[:: max(1, len(clips_BTHWC) // NUM_STARTS)][
+        :NUM_STARTS, :PROMPT_FRAMES
+    ]
+    sharpness, detail, rollout_STHWC = _rollout_sharpness(world, starts_STHWC, rng)
     shift_KS2, held_KSHWC = _held_codes(world, starts_STHWC)
 
     _save_strip(out / "tokenizer.png", np.concatenate((clips_BTHWC[:6], decoded[:6]), 1))
@@ -150,8 +175,10 @@ def evaluate(
         protocol=(
             f"{len(indices)} clips of {length} frames, {difficulty} levels {first_level} to "
             f"{first_level + num_levels - 1}, {world.config.look} look, frame_skip "
-            f"{world.config.frame_skip}, training policies; predictions start from 4 frames; "
-            f"rollouts and held codes from {len(starts_STHWC)} starts; seed {seed}."
+            f"{world.config.frame_skip}, the default mix of policies; predictions start from "
+            f"{PROMPT_FRAMES} frames; "
+            f"rollouts and held codes from {len(starts_STHWC)} starts, {world.config.sampling}; "
+            f"seed {seed}."
         ),
         tokenizer_psnr=float(psnr(decoded, clips_BTHWC).mean()),
         worst_patches_psnr=worst_patches_psnr(decoded, clips_BTHWC),
@@ -159,24 +186,33 @@ def evaluate(
         coins_visible=visible,
         code_perplexity=perplexity(torch.from_numpy(codes_BM), world.config.num_actions),
         prediction_psnr={str(t): predicted[t] for t in PREDICT_AT},
+        copy_psnr={str(t): float(copy_T[t - 1]) for t in PREDICT_AT},
+        decoded_psnr={str(t): float(decoded_T[t - 1]) for t in PREDICT_AT},
         delta_psnr_4=predicted[4] - at_random[4],
         sharpness=sharpness,
+        detail=detail,
         scene_shift_KS2=shift_KS2.round(2).tolist(),
         same_way_K=same_way(shift_KS2),
+        same_way_median_K=same_way(shift_KS2, np.median),
     )
     (out / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
     (out / "report.md").write_text(report.table() + "\n")
     return report
 
 
-def same_way(shift_KS2: np.ndarray) -> list[int]:
+def same_way(
+    shift_KS2: np.ndarray, centre: Callable[[np.ndarray, int], np.ndarray] = np.mean
+) -> list[int]:
     """Per code the starts whose shift points, within 60 degrees, as the other starts' mean does;
-    each start's mean over the codes is taken off first (gravity, speed and camera)."""
-    own = shift_KS2 - shift_KS2.mean(0)
+    each start's mean (or median) over the codes is taken off first: gravity, speed and camera."""
+    if shift_KS2.shape[1] < 2:
+        raise ValueError(f"{shift_KS2.shape[1]} start; at least 2 are needed to compare")
+    own = shift_KS2 - centre(shift_KS2, 0)
     others = (own.sum(1, keepdims=True) - own) / (own.shape[1] - 1)
     length = np.linalg.norm(own, axis=-1) * np.linalg.norm(others, axis=-1)
     cosine = (own * others).sum(-1) / np.maximum(length, 1e-9)
-    return [int(count) for count in (cosine > SAME_WAY).sum(1)]
+    moved = np.linalg.norm(own, axis=-1) >= LEAST_SHIFT
+    return [int(count) for count in ((cosine > SAME_WAY) & moved).sum(1)]
 
 
 def _real_video(
@@ -190,7 +226,7 @@ def _real_video(
         )
     return collect(
         CollectConfig(
-            out=str(out / f"video-{first_level}-{num_levels}-{difficulty}"),
+            out=str(out / f"video-{first_level}-{num_levels}-{difficulty}-skip{config.frame_skip}"),
             num_frames=16_384,
             shard_frames=16_384,
             look=config.look,
@@ -220,7 +256,7 @@ def _predict(
 ) -> tuple[dict[int, float], dict[int, float], np.ndarray]:
     """Mean PSNR after t steps with inferred and with random actions, and strips: the real
     future above the dreamt one."""
-    past, ahead = 4, max(PREDICT_AT)
+    past, ahead = PROMPT_FRAMES, max(PREDICT_AT)
     means: list[dict[int, float]] = []
     dreams = []
     random_BM = rng.integers(world.config.num_actions, size=codes_BM.shape)
@@ -240,8 +276,9 @@ def _predict(
 
 def _rollout_sharpness(
     world: WorldModel, starts_STHWC: np.ndarray, rng: np.random.Generator
-) -> tuple[dict[str, float], np.ndarray]:
-    """Random latent actions, each held for a few steps."""
+) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
+    """Sharpness, detail and the frames of rollouts under random latent actions, each held for a
+    few steps."""
     num_starts = len(starts_STHWC)
     state = world.start(starts_STHWC, seeds=range(num_starts))
     frames = [world.render(state)]
@@ -254,7 +291,10 @@ def _rollout_sharpness(
     rollout_STHWC = np.stack(frames, 1)
     again = _batched(lambda clips: _reconstruct(world, clips), rollout_STHWC, 2)
     mean_T = psnr(again, rollout_STHWC).mean(0)
-    return {str(t): float(mean_T[t]) for t in SHARP_AT}, rollout_STHWC
+    detail_T = np.abs(np.diff(rollout_STHWC.astype(np.float32), axis=3)).mean((0, 2, 3, 4))
+    sharpness = {str(t): float(mean_T[t]) for t in SHARP_AT}
+    detail = {str(t): float(detail_T[t] / max(detail_T[0], 1e-9)) for t in SHARP_AT}
+    return sharpness, detail, rollout_STHWC
 
 
 def _held_codes(world: WorldModel, starts_STHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

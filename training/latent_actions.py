@@ -54,7 +54,9 @@ class LatentActionStage(nn.Module):
         target = to_float(frames_BTHWC)
         error_BM = (guess - target[:, 1:]).square().mean((2, 3, 4))
         copy_BM = (target[:, 1:] - target[:, :-1]).square().mean((2, 3, 4))
-        relative = (error_BM / (copy_BM + self.loss.still_weight * copy_BM.mean())).mean()
+        # The bound is a tenth of a grey level: a batch in which nothing moves teaches nothing.
+        scale_BM = (copy_BM + self.loss.still_weight * copy_BM.mean()).clamp_min(1e-6)
+        relative = (error_BM / scale_BM).mean()
         metrics = {
             "lam_relative_error": relative.detach(),
             "lam_psnr": 10 * torch.log10(4 / error_BM.detach().mean()),

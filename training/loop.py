@@ -120,7 +120,6 @@ def train(
     before the last step.
     """
     run_dir = Path(run_dir)
-    set_seed(config.seed)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         log_with="tensorboard",
@@ -128,6 +127,13 @@ def train(
         # Parts may freeze along the way (the latent action model does).
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if config.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"batch_size={config.batch_size} cannot be shared evenly by "
+            f"{accelerator.num_processes} processes"
+        )
+    # Masks and corruption differ between processes, as their clips do.
+    set_seed(config.seed, device_specific=True)
     accelerator.init_trackers("tensorboard")
     stage.to(accelerator.device)
     if config.compile:
@@ -174,11 +180,6 @@ def train(
                     "gradient_norm": float(norm),
                     "minutes": progress.seconds / 60,
                 }
-                if not math.isfinite(values["loss"]):
-                    raise FloatingPointError(
-                        f"loss {values['loss']} at step {progress.step} of {run_dir}; "
-                        f"the last good state is {latest_checkpoint(run_dir)}"
-                    )
                 _log(accelerator, run_dir, "train", values, progress.step)
                 bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()})
             if validation_store is not None and (
@@ -188,19 +189,30 @@ def train(
                 _log(accelerator, run_dir, "validation", values, progress.step)
             now = time.monotonic()
             out_of_time = config.max_minutes and now - started > 60 * config.max_minutes
-            leave = bool(stopped or out_of_time)
-            if leave or last or now - last_save > 60 * config.save_every_minutes:
+            leave, due = _any_process(
+                accelerator,
+                bool(stopped or out_of_time),
+                last or now - last_save > 60 * config.save_every_minutes,
+            )
+            if leave or due:
+                if not math.isfinite(float(loss.detach()) + float(norm)):
+                    raise FloatingPointError(
+                        f"loss {float(loss)}, gradient norm {float(norm)} at step {progress.step} "
+                        f"of {run_dir}; the last good state is {latest_checkpoint(run_dir)}"
+                    )
                 _save(accelerator, run_dir, progress.step)
                 last_save = time.monotonic()
             if leave and not last:
                 bar.close()
-                why = "a signal" if stopped else f"max_minutes={config.max_minutes}"
+                why = f"max_minutes={config.max_minutes}" if out_of_time else "a signal"
                 raise TrainingStopped(
                     f"stopped by {why} at step {progress.step} of {config.steps}; the same "
                     f"command resumes from {latest_checkpoint(run_dir)}"
                 )
     bar.close()
-    accelerator.end_training()
+    # Not end_training(): it would take down the process group that the next stage needs.
+    for tracker in accelerator.trackers:
+        tracker.finish()
 
 
 @torch.no_grad()
@@ -233,6 +245,14 @@ def _load(store: ClipStore, config: LoopConfig, step: int, accelerator: Accelera
     indices = batch_indices(config.seed, step, config.batch_size, len(store))
     mine = indices[accelerator.process_index :: accelerator.num_processes]
     return torch.from_numpy(store.clips(mine)).to(accelerator.device, non_blocking=True)
+
+
+def _any_process(accelerator: Accelerator, *wishes: bool) -> list[bool]:
+    """What any of the processes wishes: all must save or leave in the same step."""
+    if accelerator.num_processes == 1:
+        return list(wishes)
+    votes = torch.tensor(wishes, dtype=torch.int32, device=accelerator.device)
+    return [bool(vote) for vote in accelerator.reduce(votes, "sum").tolist()]
 
 
 def _save(accelerator: Accelerator, run_dir: Path, step: int) -> None:

@@ -34,6 +34,8 @@ def scene_shift(before_HWC: np.ndarray, after_HWC: np.ndarray, reach: int = 12) 
     size = before_HWC.shape[0]
     window = np.outer(np.hanning(size), np.hanning(size))
     before, after = (f.mean(-1) - f.mean() for f in (before_HWC, after_HWC))
+    if min(before.std(), after.std()) < 1:
+        return np.zeros(2)  # a flat frame has no place to have moved from
     spectrum = np.fft.fft2(after * window) * np.conj(np.fft.fft2(before * window))
     # A half-whitened spectrum: full whitening would let the noise of flat frames decide.
     surface = np.fft.ifft2(spectrum / np.maximum(np.abs(spectrum), 1e-9) ** 0.5).real

@@ -74,7 +74,7 @@ def coinrun_plain() -> Experiment:
         dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=4, num_heads=6)),
         world_loss=WorldLossConfig(freeze_actions_at=0.34),
         world_loop=LoopConfig(
-            steps=4_000, batch_size=4, clip_frames=16, learning_rate=8e-4, compile=True
+            steps=4_000, batch_size=3, clip_frames=24, learning_rate=8e-4, compile=True
         ),
     )
 

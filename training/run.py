@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +31,33 @@ def collect_missing(experiment: Experiment) -> tuple[Path, Path]:
         return collect(experiment.data), collect(experiment.validation_data())
 
 
+def remember(experiment: Experiment, run_dir: Path) -> None:
+    """Write the experiment beside its run; a run goes on only with the experiment it began with.
+
+    Raises ValueError for another one. `max_minutes` may differ: it only says when to pause.
+    """
+    unpaused = replace(
+        experiment,
+        tokenizer_loop=replace(experiment.tokenizer_loop, max_minutes=None),
+        world_loop=replace(experiment.world_loop, max_minutes=None),
+    )
+    text = json.dumps(asdict(unpaused), indent=2) + "\n"
+    path = run_dir / "experiment.json"
+    if path.exists() and path.read_text() != text:
+        raise ValueError(
+            f"{run_dir} is a run of another experiment (see {path}): give another --run, or the "
+            "preset and code it began with"
+        )
+    path.write_text(text)
+
+
 def train_tokenizer(
     experiment: Experiment, run_dir: Path, data: Path, validation: Path | None
 ) -> None:
     """Stage one; ends with `run_dir/tokenizer.safetensors`. Resumes where it left off."""
+    remember(experiment, run_dir)
     frames = experiment.tokenizer_loop.clip_frames
+    store = _open_store(data, frames, experiment)
     # Before the weights are drawn, so that a run is a function of its config.
     set_seed(experiment.tokenizer_loop.seed)
     stage = TokenizerStage(experiment.tokenizer, experiment.tokenizer_loss)
@@ -41,18 +65,21 @@ def train_tokenizer(
         stage,
         experiment.tokenizer_loop,
         run_dir / "tokenizer",
-        ClipStore(data, frames),
-        ClipStore(validation, frames) if validation else None,
+        store,
+        _open_store(validation, frames, experiment) if validation else None,
     )
     with PartialState().main_process_first():
         if PartialState().is_main_process:
-            save_file(_cpu_weights(stage.tokenizer), run_dir / "tokenizer.safetensors")
+            partial = run_dir / "tokenizer.partial"
+            save_file(_cpu_weights(stage.tokenizer), partial)
+            partial.rename(run_dir / "tokenizer.safetensors")
 
 
 def train_world(
     experiment: Experiment, run_dir: Path, data: Path, validation: Path | None
 ) -> WorldModel:
     """Stage two, on stage one's tokenizer; ends with the bundle in `run_dir/model`."""
+    remember(experiment, run_dir)
     weights = run_dir / "tokenizer.safetensors"
     if not weights.exists():
         raise FileNotFoundError(
@@ -70,8 +97,8 @@ def train_world(
         experiment.world_loss,
     )
     frames = experiment.world_loop.clip_frames
-    store = ClipStore(data, frames)
-    validation_store = ClipStore(validation, frames) if validation else None
+    store = _open_store(data, frames, experiment)
+    validation_store = _open_store(validation, frames, experiment) if validation else None
     train(stage, experiment.world_loop, run_dir / "world", store, validation_store)
     model = bundle(experiment, stage, store, validation_store or store)
     if PartialState().is_main_process:
@@ -94,6 +121,17 @@ def bundle(
     indices = np.random.default_rng(0).choice(len(prompts), size=count, replace=False)
     model.prompts = prompts.clips(np.sort(indices))[:, :PROMPT_FRAMES]
     return model
+
+
+def _open_store(folder: Path, clip_frames: int, experiment: Experiment) -> ClipStore:
+    store = ClipStore(folder, clip_frames)
+    if store.frame_size != experiment.tokenizer.frame_size:
+        raise ValueError(
+            f"{folder} has frames of {store.frame_size} pixels a side, this preset takes "
+            f"{experiment.tokenizer.frame_size}: import them with --frame-size "
+            f"{experiment.tokenizer.frame_size}"
+        )
+    return store
 
 
 def _cpu_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

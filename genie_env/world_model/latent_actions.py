@@ -42,9 +42,9 @@ class LatentActionConfig:
 def frame_pairs(frames_BTHWC: Tensor, dtype: torch.dtype) -> Tensor:
     """uint8 (B, T, H, W, 3) to floats (B, T, H, W, 6): each frame and its change from the one
     before (0 for the first), so that motion is visible before any attention."""
-    pixels = to_float(frames_BTHWC, dtype)
+    pixels = to_float(frames_BTHWC)
     change = torch.cat((torch.zeros_like(pixels[:, :1]), pixels[:, 1:] - pixels[:, :-1]), 1)
-    return torch.cat((pixels, change), -1)
+    return torch.cat((pixels, change), -1).to(dtype)
 
 
 class LatentActionEncoder(nn.Module):

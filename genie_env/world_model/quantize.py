@@ -103,7 +103,8 @@ class VectorQuantizer(nn.Module):
 
     def forward(self, latent: Tensor) -> Quantized:
         latent = self._on_sphere(latent.float())
-        codebook = self._on_sphere(self.codebook_KE.float())
+        # A copy: seeding a dead code writes to the codebook before the backward pass.
+        codebook = self._on_sphere(self.codebook_KE.float().clone())
         flat_ME = latent.detach().reshape(-1, self.latent_dim)
         codes_M = torch.cdist(flat_ME, codebook.detach()).argmin(-1)
         codes = codes_M.view(latent.shape[:-1])

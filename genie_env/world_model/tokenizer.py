@@ -44,7 +44,7 @@ class TokenizerConfig:
 
 def to_float(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 0..255 to floats in -1..1."""
-    return frames.to(dtype) / 127.5 - 1
+    return (frames.float() / 127.5 - 1).to(dtype)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:

@@ -214,6 +214,21 @@ def test_the_whole_way_from_the_game_to_a_world(experiment, tmp_path):
     assert loaded.render(state).shape == (2, 64, 64, 3)
 
 
+def test_a_run_goes_on_only_with_its_own_experiment(experiment, tmp_path):
+    stages.remember(experiment, tmp_path)
+    paused = replace(experiment, world_loop=replace(experiment.world_loop, max_minutes=1.0))
+    stages.remember(paused, tmp_path)
+    with pytest.raises(ValueError, match="a run of another experiment"):
+        stages.remember(load_preset("paper"), tmp_path)
+
+
+def test_a_still_video_does_no_harm(experiment):
+    stage = world_stage(experiment).train()
+    loss, _ = stage(torch.full((2, 6, 64, 64, 3), 90, dtype=torch.uint8), 0.2)
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
 def test_world_without_tokenizer(experiment, tmp_path):
     with pytest.raises(FileNotFoundError, match="genie train tokenizer"):
         stages.train_world(experiment, tmp_path, experiment.data.out, None)

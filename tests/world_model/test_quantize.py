@@ -68,6 +68,17 @@ def test_gradient_codebook_learns_by_gradient():
     assert quantizer.codebook_KE.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("config", KINDS[1:], ids=lambda c: f"{c.kind}-{c.normalize}")
+def test_training_goes_through_while_dead_codes_are_seeded(config):
+    torch.manual_seed(0)
+    quantizer = make_quantizer(config).train()
+    latent = torch.randn(64, 6, requires_grad=True)
+    for _ in range(3):
+        vectors, _, loss = quantizer(latent)
+        (loss + vectors.square().sum()).backward()
+    assert torch.isfinite(latent.grad).all()
+
+
 def test_perplexity_of_none_and_all():
     assert perplexity(torch.zeros(100, dtype=torch.int64), 8) == pytest.approx(1)
     assert perplexity(torch.arange(80) % 8, 8) == pytest.approx(8)
