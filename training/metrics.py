@@ -28,29 +28,49 @@ def worst_patches_psnr(
     return float(10 * np.log10(255**2 / max(worst.mean(), 0.25)))
 
 
-def scene_shift(before_HWC: np.ndarray, after_HWC: np.ndarray, reach: int = 12) -> np.ndarray:
+def scene_shift(
+    before_HWC: np.ndarray,
+    after_HWC: np.ndarray,
+    reach: tuple[int, int] = (24, 10),
+    ignore_centre: int = 12,
+) -> np.ndarray:
     """How far the scene moved between two uint8 frames: (dy, dx) in pixels, down and right
-    positive, to a fraction of a pixel (phase correlation, within `reach` pixels each way)."""
+    positive, to a fraction of a pixel.
+
+    The shift, within `reach` pixels each way, under which what both frames show differs least.
+    (Phase correlation fails here: it locks on the still agent and on the walls' pattern.)
+    The camera follows the agent, so a square in the middle, where it stands, is left out.
+    """
     size = before_HWC.shape[0]
-    window = np.outer(np.hanning(size), np.hanning(size))
-    before, after = (f.mean(-1) - f.mean() for f in (before_HWC, after_HWC))
-    if min(before.std(), after.std()) < 1:
-        return np.zeros(2)  # a flat frame has no place to have moved from
-    spectrum = np.fft.fft2(after * window) * np.conj(np.fft.fft2(before * window))
-    # A half-whitened spectrum: full whitening would let the noise of flat frames decide.
-    surface = np.fft.ifft2(spectrum / np.maximum(np.abs(spectrum), 1e-9) ** 0.5).real
-    surface = np.roll(surface, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
-    y, x = (int(i) for i in np.unravel_index(surface.argmax(), surface.shape))
-    return np.array([_parabola(surface[:, x], y), _parabola(surface[y], x)]) - reach
+    before, after = (f.astype(np.float32).mean(-1) for f in (before_HWC, after_HWC))
+    middle = slice((size - ignore_centre) // 2, (size + ignore_centre) // 2)
+    weight = np.ones((size, size), np.float32)
+    weight[middle, middle] = 0
+    (rows, columns), cost = reach, {}
+    for dy in range(-rows, rows + 1):
+        here_y, there_y = _overlap(dy, size)
+        for dx in range(-columns, columns + 1):
+            here_x, there_x = _overlap(dx, size)
+            seen = weight[here_y, here_x] * weight[there_y, there_x]
+            differ = np.abs(after[here_y, here_x] - before[there_y, there_x]) * seen
+            # A hundredth of a grey level a pixel: of shifts that fit alike, the smallest counts.
+            cost[dy, dx] = float(differ.sum() / seen.sum()) + 0.01 * (abs(dy) + abs(dx))
+    dy, dx = min(cost, key=cost.__getitem__)
+    down = np.array([-cost.get((dy + i, dx), np.inf) for i in (-1, 0, 1)])
+    right = np.array([-cost.get((dy, dx + i), np.inf) for i in (-1, 0, 1)])
+    return np.array([dy + _parabola(down), dx + _parabola(right)])
 
 
-def _parabola(line: np.ndarray, peak: int) -> float:
-    """Place of the maximum of the parabola through a peak and its two neighbours."""
-    if not 0 < peak < len(line) - 1:
-        return float(peak)
-    left, top, right = line[peak - 1 : peak + 2]
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
+    """Where the scene is after a shift, and where the same part was before it."""
+    return slice(max(0, shift), size + min(0, shift)), slice(max(0, -shift), size + min(0, -shift))
+
+
+def _parabola(three: np.ndarray) -> float:
+    """Place (-0.5 to 0.5) of the top of the parabola through three values, the middle highest."""
+    left, top, right = three
     bend = left - 2 * top + right
-    return float(peak + (0.5 * (left - right) / bend if bend < 0 else 0.0))
+    return float(0.5 * (left - right) / bend) if np.isfinite(bend) and bend < 0 else 0.0
 
 
 def coin_pixels(frames: np.ndarray) -> np.ndarray:

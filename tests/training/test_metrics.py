@@ -26,7 +26,7 @@ def test_worst_patches_find_what_the_mean_hides():
     assert worst_patches_psnr(spoiled, frame) == pytest.approx(0, abs=0.1)
 
 
-@pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-7, 1), (0, 5)])
+@pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-7, 1), (0, 5), (17, -3)])
 def test_scene_shift(shift):
     big = np.tile(scene(), (2, 2, 1))
     before = big[20:84, 20:84]
