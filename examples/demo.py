@@ -97,7 +97,8 @@ def write_gif(path: Path, dreams: list[list[np.ndarray]], actions: list[int]) ->
         ImageDraw.Draw(image).text((4, 2), caption, "white", FONT)
         for i, frame_HWC in enumerate(frames):
             image.paste(enlarge(frame_HWC, GIF_ZOOM), (i % 2 * side, MARGIN + i // 2 * side))
-        images.append(image)
+        # Few colours and no dithering: the noise of dithering would be most of the file.
+        images.append(image.quantize(64, dither=Image.Dither.NONE))
     images[0].save(path, save_all=True, append_images=images[1:], duration=GIF_FRAME_MS, loop=0)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.evaluate import parse_levels, same_way
+from training.evaluate import parse_levels, same_side, same_way
 from training.metrics import coins_survived, psnr, scene_shift, worst_patches_psnr
 
 
@@ -62,6 +62,14 @@ def test_same_way_counts_direction_and_takes_off_what_codes_share():
     assert same_way(shift_KS2, np.median)[:2] == [10, 10]
     assert max(same_way(shift_KS2, np.median)[2:]) == 0
     assert same_way(rng.standard_normal((8, starts, 2))) != [10] * 8
+
+
+def test_same_side_looks_at_each_axis_alone():
+    shift_KS2 = np.zeros((4, 10, 2))
+    shift_KS2[0, :, 1] = 4  # always right, up or down as it happens
+    shift_KS2[0, :, 0] = [5, -5] * 5
+    shift_KS2[1, :, 1] = -4
+    assert same_side(shift_KS2)[:2] == [[5, 10], [5, 10]]
 
 
 @pytest.mark.parametrize("levels", ["20000", "a-b", "5-4", ""])
