@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -84,6 +84,12 @@ class _Progress:
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
 
 
+def processes() -> PartialState:
+    """The processes of this run. Told when there is only a CPU: several processes on one would
+    otherwise not know of each other before the first `Accelerator` is made."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
 def learning_rate(config: LoopConfig, step: int) -> float:
     """Linear warm-up, then a cosine from `learning_rate` to `final_learning_rate`."""
     if step < config.warmup_steps:
@@ -121,6 +127,7 @@ def train(
     """
     run_dir = Path(run_dir)
     accelerator = Accelerator(
+        cpu=processes().device.type == "cpu",
         mixed_precision=config.mixed_precision,
         log_with="tensorboard",
         project_dir=run_dir,

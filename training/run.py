@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +15,7 @@ from genie_env.world_model import WorldModel
 from genie_env.world_model.tokenizer import VideoTokenizer
 from training.data.clip_store import ClipStore
 from training.data.collect import collect
-from training.loop import train
+from training.loop import processes, train
 from training.presets import Experiment
 from training.tokenizer import TokenizerStage
 from training.world import WorldStage
@@ -27,7 +26,7 @@ NUM_PROMPTS = 64
 
 def collect_missing(experiment: Experiment) -> tuple[Path, Path]:
     """The experiment's own training and validation data, collected where not there yet."""
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         return collect(experiment.data), collect(experiment.validation_data())
 
 
@@ -43,12 +42,13 @@ def remember(experiment: Experiment, run_dir: Path) -> None:
     )
     text = json.dumps(asdict(unpaused), indent=2) + "\n"
     path = run_dir / "experiment.json"
-    if path.exists() and path.read_text() != text:
-        raise ValueError(
-            f"{run_dir} is a run of another experiment (see {path}): give another --run, or the "
-            "preset and code it began with"
-        )
-    path.write_text(text)
+    with processes().main_process_first():
+        if path.exists() and path.read_text() != text:
+            raise ValueError(
+                f"{run_dir} is a run of another experiment (see {path}): give another --run, or "
+                "the preset and code it began with"
+            )
+        path.write_text(text)
 
 
 def train_tokenizer(
@@ -68,8 +68,8 @@ def train_tokenizer(
         store,
         _open_store(validation, frames, experiment) if validation else None,
     )
-    with PartialState().main_process_first():
-        if PartialState().is_main_process:
+    with processes().main_process_first():
+        if processes().is_main_process:
             partial = run_dir / "tokenizer.partial"
             save_file(_cpu_weights(stage.tokenizer), partial)
             partial.rename(run_dir / "tokenizer.safetensors")
@@ -101,7 +101,7 @@ def train_world(
     validation_store = _open_store(validation, frames, experiment) if validation else None
     train(stage, experiment.world_loop, run_dir / "world", store, validation_store)
     model = bundle(experiment, stage, store, validation_store or store)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         model.save_pretrained(run_dir / "model")
     return model
 

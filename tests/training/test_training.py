@@ -230,6 +230,20 @@ def test_a_still_video_does_no_harm(experiment):
     assert torch.isfinite(loss)
 
 
+def test_two_processes_train_with_the_same_command(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
+    command += ["genie_env.cli", "train", "all", "--preset", "debug"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    state = latest_checkpoint(tmp_path / "runs" / "debug" / "world")
+    # Each process keeps a random state of its own.
+    assert {path.name for path in state.glob("random_states_*")} == {
+        "random_states_0.pkl",
+        "random_states_1.pkl",
+    }
+    assert WorldModel.from_pretrained(tmp_path / "runs" / "debug" / "model").config.num_actions == 8
+
+
 def test_world_without_tokenizer(experiment, tmp_path):
     with pytest.raises(FileNotFoundError, match="genie train tokenizer"):
         stages.train_world(experiment, tmp_path, experiment.data.out, None)
