@@ -33,14 +33,21 @@ def import_videos(videos: Path, out: Path, fps: float | None = None, frame_size:
     """
     from training.data.videos import import_videos as import_folder
 
-    print(import_folder(videos, out, frame_size=frame_size, fps=fps))
+    report = import_folder(videos, out, frame_size=frame_size, fps=fps)
+    frames = sum(report.imported.values())
+    print(
+        f"{report.store}: {len(report.imported)} videos with {frames:,} frames imported, "
+        f"{len(report.already)} were there already, {len(report.skipped)} skipped"
+    )
+    for name, reason in report.skipped.items():
+        print(f"skipped {name}: {reason}")
 
 
 def export_videos(store: Path, out: Path) -> None:
     """Write a clip store as lossless videos, one for each unbroken segment."""
     from training.data.videos import export_store
 
-    print(export_store(store, out))
+    print(f"{out}: {len(export_store(store, out))} videos written")
 
 
 def train(
