@@ -25,6 +25,7 @@ ROLLOUT_STEPS = 64
 SHARP_AT = (1, 16, 64)
 PREDICT_AT = (1, 2, 4, 8)
 PROMPT_FRAMES = 4
+AHEAD = max(PREDICT_AT)
 NUM_STARTS = 10
 HELD_STEPS = 4
 SAME_WAY = 0.5
@@ -152,14 +153,14 @@ def evaluate(
 ) -> Report:
     """Measure everything in `Report`; writes report.json, report.md and pictures into `out`.
 
-    Real video of the given levels is collected into `out` with the training policies, look and
-    frame skip of the model.
+    Real video of the given levels is collected into `out` with the default mix of policies, and the
+    look and frame skip of the model.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     name = model if isinstance(model, str) else type(model).__name__
     world = WorldModel.from_pretrained(model) if isinstance(model, str) else model
-    length = max(PREDICT_AT) + 5
+    length = PROMPT_FRAMES + AHEAD + 1
     store = ClipStore(_real_video(world, first_level, num_levels, difficulty, out), length)
     rng = np.random.default_rng(seed)
     indices = np.sort(rng.choice(len(store), size=min(num_clips, len(store)), replace=False))
@@ -169,10 +170,9 @@ def evaluate(
     survived, visible = coins_survived(decoded, clips_BTHWC)
     codes_BM = _batched(world.infer_actions, clips_BTHWC)
     predicted, at_random, strip = _predict(world, clips_BTHWC, codes_BM, rng)
-    past, ahead = PROMPT_FRAMES, max(PREDICT_AT)
-    future = clips_BTHWC[:, past : past + ahead]
-    copy_T = psnr(np.repeat(clips_BTHWC[:, past - 1 : past], ahead, 1), future).mean(0)
-    decoded_T = psnr(decoded[:, past : past + ahead], future).mean(0)
+    future = clips_BTHWC[:, PROMPT_FRAMES:][:, :AHEAD]
+    copy_T = psnr(clips_BTHWC[:, PROMPT_FRAMES - 1 : PROMPT_FRAMES], future).mean(0)
+    decoded_T = psnr(decoded[:, PROMPT_FRAMES:][:, :AHEAD], future).mean(0)
     starts_STHWC = clips_BTHWC[:: max(1, len(clips_BTHWC) // NUM_STARTS)][
         :NUM_STARTS, :PROMPT_FRAMES
     ]
@@ -251,7 +251,10 @@ def _real_video(
         )
     return collect(
         CollectConfig(
-            out=str(out / f"video-{first_level}-{num_levels}-{difficulty}-skip{config.frame_skip}"),
+            out=str(
+                out / f"video-{first_level}-{num_levels}-{difficulty}-{config.look}"
+                f"-skip{config.frame_skip}"
+            ),
             num_frames=16_384,
             shard_frames=16_384,
             look=config.look,
@@ -281,21 +284,21 @@ def _predict(
 ) -> tuple[dict[int, float], dict[int, float], np.ndarray]:
     """Mean PSNR after t steps with inferred and with random actions, and strips: the real
     future above the dreamt one."""
-    past, ahead = PROMPT_FRAMES, max(PREDICT_AT)
+    future = clips_BTHWC[:, PROMPT_FRAMES:][:, :AHEAD]
     means: list[dict[int, float]] = []
     dreams = []
     random_BM = rng.integers(world.config.num_actions, size=codes_BM.shape)
     for actions_BM in (codes_BM, random_BM):
-        state = world.start(clips_BTHWC[:, :past], seeds=range(len(clips_BTHWC)))
+        state = world.start(clips_BTHWC[:, :PROMPT_FRAMES], seeds=range(len(clips_BTHWC)))
         frames = []
-        for t in tqdm(range(ahead), desc="prediction", leave=False):
-            world.step(state, actions_BM[:, past - 1 + t])
+        for t in tqdm(range(AHEAD), desc="prediction", leave=False):
+            world.step(state, actions_BM[:, PROMPT_FRAMES - 1 + t])
             frames.append(world.render(state))
         dream_BTHWC = np.stack(frames, 1)
-        similar_BT = psnr(dream_BTHWC, clips_BTHWC[:, past : past + ahead])
-        means.append({t + 1: float(similar_BT[:, t].mean()) for t in range(ahead)})
+        similar_BT = psnr(dream_BTHWC, future)
+        means.append({t + 1: float(similar_BT[:, t].mean()) for t in range(AHEAD)})
         dreams.append(dream_BTHWC)
-    strip = np.concatenate((clips_BTHWC[:, past : past + ahead], dreams[0]), 1)
+    strip = np.concatenate((future, dreams[0]), 1)
     return means[0], means[1], strip
 
 

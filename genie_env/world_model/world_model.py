@@ -351,9 +351,7 @@ class WorldModel(
         return frames.to(self.device)
 
     def _check_actions(self, actions_B: Any, num_worlds: int) -> Tensor:
-        actions = torch.as_tensor(
-            np.asarray(actions_B) if not torch.is_tensor(actions_B) else actions_B
-        )
+        actions = torch.as_tensor(actions_B)
         if actions.shape != (num_worlds,) or actions.is_floating_point():
             raise ValueError(
                 f"actions of shape {tuple(actions.shape)} and dtype {actions.dtype}; accepted: "
