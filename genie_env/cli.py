@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from training.data.collect import CollectConfig
+from training.evaluation.config import EvaluationConfig
 
 
 def collect(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
@@ -51,24 +52,27 @@ def export_videos(store: Path, out: Path) -> None:
 
 
 def train(
-    stage: tyro.conf.Positional[Literal["tokenizer", "world", "all"]],
+    stage: tyro.conf.Positional[Literal["tokenizer", "world", "decoder", "all"]],
     preset: str = "coinrun-plain",
     run: Path | None = None,
-    data: Path | None = None,
-    validation: Path | None = None,
+    data: tuple[Path, ...] = (),
+    validation: tuple[Path, ...] = (),
     max_minutes: float | None = None,
+    change: tuple[str, ...] = (),
 ) -> None:
-    """Train a stage, or everything: data, tokenizer, then latent actions and dynamics.
+    """Train a stage, or everything: data, tokenizer, latent actions and dynamics, and the
+    tokenizer's decoder once more.
 
     The same command resumes; SIGTERM and Ctrl-C save first.
 
     Args:
-        stage: What to train; `world` needs the tokenizer of the same run.
+        stage: What to train; `world` needs the tokenizer of the same run, `decoder` its world.
         preset: coinrun-plain, coinrun, paper or debug.
         run: Folder of the run (default runs/PRESET); the bundle ends in RUN/model.
-        data: Clip store to train on; the preset's own is collected if not given.
-        validation: Clip store to validate on.
+        data: Clip stores to train on; the preset's own are collected if none is given.
+        validation: Clip stores to validate on.
         max_minutes: Save and stop a stage after this long.
+        change: Fields of the preset to change: `world_loop.steps=300 start_from=coinrun-plain`.
     """
     from dataclasses import replace
 
@@ -76,47 +80,50 @@ def train(
     from training.loop import TrainingStopped
     from training.presets import load_preset
 
-    experiment = load_preset(preset)
+    experiment = load_preset(preset, change)
     experiment = replace(
         experiment,
         tokenizer_loop=replace(experiment.tokenizer_loop, max_minutes=max_minutes),
         world_loop=replace(experiment.world_loop, max_minutes=max_minutes),
+        decoder_loop=replace(experiment.decoder_loop, max_minutes=max_minutes),
     )
     run = run or Path("runs") / preset
-    run.mkdir(parents=True, exist_ok=True)
-    if data is None:
-        data, own = stages.collect_missing(experiment)
-        validation = validation or own
+    stores, checks = list(data), list(validation)
+    if not stores:
+        stores, own = stages.collect_missing(experiment)
+        checks = checks or own
     try:
         if stage in ("tokenizer", "all"):
-            stages.train_tokenizer(experiment, run, data, validation)
+            stages.train_tokenizer(experiment, run, stores, checks)
         if stage in ("world", "all"):
-            stages.train_world(experiment, run, data, validation)
+            stages.train_world(experiment, run, stores, checks)
+        if stage in ("decoder", "all"):
+            stages.train_decoder(experiment, run, stores, checks)
+        if stage != "tokenizer":
             print(f'done: gym.make("GenieEnv-v0", model="{run / "model"}")')
     except TrainingStopped as stopped:
         print(stopped)
 
 
 def evaluate(
+    config: Annotated[EvaluationConfig, tyro.conf.arg(name="")],
     model: str = "coinrun-plain",
-    levels: str = "20000-20999",
     out: Path | None = None,
-    difficulty: Literal["easy", "hard"] = "easy",
 ) -> None:
     """Measure a world model against the real game on levels it never saw.
 
     Args:
+        config: What to measure.
         model: Name of a shipped checkpoint, a folder, or a hub id.
-        levels: First and last level, both included.
-        out: Folder for report.json, report.md and film strips (default runs/eval/MODEL).
-        difficulty: Of the levels.
+        out: Folder for report.html, report.json, report.md and pictures (default
+            runs/eval/MODEL).
     """
-    from training.evaluate import evaluate as measure
-    from training.evaluate import parse_levels
+    from training.evaluation.evaluate import evaluate as measure
 
-    first, count = parse_levels(levels)
     out = out or Path("runs/eval") / Path(model).name
-    print(measure(model, first, count, out, difficulty=difficulty).table())
+    measure(model, config, out)
+    print((out / "report.md").read_text())
+    print(f"the whole report: {out / 'report.html'}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

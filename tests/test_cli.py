@@ -1,6 +1,5 @@
 """`genie ...` as a user types it, each command with a tiny budget."""
 
-import json
 import subprocess
 import sys
 
@@ -27,31 +26,16 @@ def test_collect_train_and_step(tmp_path, monkeypatch):
     assert env.step(7)[0].shape == obs.shape == (64, 64, 3)
 
 
-def test_eval_reports_what_it_says(tmp_path, tiny_model, capsys):
-    import numpy as np
-
-    from training.data.collect import CollectConfig
-    from training.evaluate import evaluate
-
-    assert CollectConfig(out="x").start_level == 0
-    report = evaluate(tiny_model, 20_000, 50, tmp_path, num_clips=12)
-    saved = json.loads((tmp_path / "report.json").read_text())
-    assert saved["tokenizer_psnr"] == report.tokenizer_psnr
-    assert np.shape(saved["scene_shift_KS2"]) == (8, 10, 2)
-    assert set(saved["sharpness"]) == {"1", "16", "64"}
-    assert 1 <= report.code_perplexity <= 8
-    for name in ("tokenizer", "prediction", "rollout", "codes"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 1000
-    assert "levels 20000 to 20049" in (tmp_path / "report.md").read_text()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("train", "all", "--preset", "huge"), "unknown preset 'huge'; known: coinrun-plain"),
         (("eval", "--model", "nope"), "no checkpoint 'nope'; accepted: a shipped name"),
         (("eval", "--levels", "20000"), "FIRST-LAST"),
+        (("eval", "--sections", "speed"), "sections ['speed']; known: tokenizer, prediction"),
         (("train", "tokenizer", "--preset", "debug", "--data", "missing"), "missing"),
+        (("train", "all", "--preset", "debug", "--change", "world_loop.pace=3"), "no field 'pace'"),
+        (("train", "all", "--preset", "debug", "--change", "sampling.steps=x"), "sampling.steps"),
         (("import-videos", "--videos", "missing", "--out", "x"), "missing"),
     ],
 )

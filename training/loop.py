@@ -24,6 +24,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from genie_env.world_model.transformer import STTransformer
 from training.data.clip_store import ClipStore
 
 
@@ -37,7 +38,11 @@ class LoopConfig:
     final_learning_rate: float = 1e-5
     """Reached by a cosine at the last step."""
     warmup_steps: int = 200
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """`muon`: Muon (Jordan et al., 2024) for the transformers' matrices, AdamW for the rest, at
+    the same learning rate. `adamw`: AdamW for all."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's."""
     weight_decay: float = 1e-4
     """Applied to matrices only, and only where a gradient arrives: a frozen part stays as it is."""
     clip_norm: float = 1.0
@@ -104,13 +109,35 @@ def batch_indices(seed: int, step: int, batch_size: int, num_clips: int) -> np.n
     return np.random.default_rng((seed, step)).integers(num_clips, size=batch_size)
 
 
-def make_optimizer(stage: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
+def make_optimizers(stage: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the hidden matrices if so configured."""
+    if config.optimizer not in ("muon", "adamw"):
+        raise ValueError(f"unknown optimizer {config.optimizer!r}; known: muon, adamw")
+    hidden = {
+        id(layer.weight)
+        for part in stage.modules()
+        if isinstance(part, STTransformer)
+        for layer in part.modules()
+        if isinstance(layer, nn.Linear)
+    }
     weights = [p for p in stage.parameters() if p.requires_grad]
+    by_muon = [p for p in weights if config.optimizer == "muon" and id(p) in hidden]
+    rest = [p for p in weights if config.optimizer != "muon" or id(p) not in hidden]
     groups = [
-        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    if not by_muon:
+        return [adamw]
+    # With steps of AdamW's usual size, one learning rate serves both.
+    muon = torch.optim.Muon(
+        by_muon,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [adamw, muon]
 
 
 def train(
@@ -146,8 +173,7 @@ def train(
     if config.compile:
         for part in stage.parts_to_compile():
             part.compile()
-    optimizer = make_optimizer(stage, config)
-    model, optimizer = accelerator.prepare(stage, optimizer)
+    model, *optimizers = accelerator.prepare(stage, *make_optimizers(stage, config))
     progress = _Progress()
     accelerator.register_for_checkpointing(progress)
     latest = latest_checkpoint(run_dir)
@@ -167,15 +193,17 @@ def train(
     model.train()
     with _stop_signals() as stopped:
         while progress.step < config.steps:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, progress.step)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(config, progress.step)
             frames = _load(train_store, config, progress.step, accelerator)
             with accelerator.autocast():
                 loss, metrics = model(frames, progress.step / config.steps)
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             progress.step += 1
             progress.seconds = seconds_before + time.monotonic() - started
             bar.update()

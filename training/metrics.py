@@ -8,24 +8,23 @@ from __future__ import annotations
 import numpy as np
 
 
+def psnr_of_mse(mse: np.ndarray) -> np.ndarray:
+    """Mean squared errors of pixels 0..255 to dB; below a quarter of a grey level squared they
+    count as that (54.15 dB), so that means stay finite."""
+    return 10 * np.log10(255**2 / np.maximum(mse, 0.25))
+
+
 def psnr(frames: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of uint8 frames (..., H, W, 3), one a frame: fp64 (...).
-
-    Equal frames count as half a grey level of error apart (54.15 dB), so that means stay finite.
-    """
+    """Peak signal-to-noise ratio in dB of uint8 frames (..., H, W, 3), one a frame: fp64 (...)."""
     error = (frames.astype(np.float64) - target.astype(np.float64)) ** 2
-    return 10 * np.log10(255**2 / np.maximum(error.mean((-3, -2, -1)), 0.25))
+    return psnr_of_mse(error.mean((-3, -2, -1)))
 
 
-def worst_patches_psnr(
-    frames: np.ndarray, target: np.ndarray, patch: int = 8, share: float = 0.01
-) -> float:
-    """PSNR in dB over the worst `share` of all patch x patch squares of uint8 frames."""
+def patch_mse(frames: np.ndarray, target: np.ndarray, patch: int = 8) -> np.ndarray:
+    """Mean squared error of each patch x patch square: fp64 (..., H / patch, W / patch)."""
     error = ((frames.astype(np.float64) - target.astype(np.float64)) ** 2).mean(-1)
     *lead, H, W = error.shape
-    squares = error.reshape(*lead, H // patch, patch, W // patch, patch).mean((-3, -1)).ravel()
-    worst = np.sort(squares)[-max(1, round(share * squares.size)) :]
-    return float(10 * np.log10(255**2 / max(worst.mean(), 0.25)))
+    return error.reshape(*lead, H // patch, patch, W // patch, patch).mean((-3, -1))
 
 
 def scene_shift(
@@ -73,20 +72,14 @@ def _parabola(three: np.ndarray) -> float:
     return float(0.5 * (left - right) / bend) if np.isfinite(bend) and bend < 0 else 0.0
 
 
-def coin_pixels(frames: np.ndarray) -> np.ndarray:
-    """Where CoinRun's coin shows: bool (..., H, W) of saturated yellow pixels.
+def normalized_mutual_information(count_XY: np.ndarray) -> float:
+    """Mutual information of two labels from their joint counts (X, Y), over the mean of their
+    entropies: 0 (independent) to 1 (each tells the other); nan where neither varies."""
+    joint = count_XY / count_XY.sum()
+    x, y = joint.sum(1), joint.sum(0)
 
-    Exact for the plain look, in which nothing else is yellow; in the full look some backgrounds
-    and crates have such pixels too.
-    """
-    r, g, b = (frames[..., c].astype(np.int16) for c in range(3))
-    return (r > 180) & (g > 140) & (b < 90) & (np.abs(r - g) < 90)
+    def entropy(p: np.ndarray) -> float:
+        return float(-(p[p > 0] * np.log(p[p > 0])).sum())
 
-
-def coins_survived(frames: np.ndarray, target: np.ndarray, least: int = 6) -> tuple[int, int]:
-    """(survived, visible) coins: of the target frames that show at least `least` coin pixels, in
-    how many do at least half of these pixels still look like a coin?"""
-    truth, seen = coin_pixels(target), coin_pixels(frames)
-    visible = truth.sum((-2, -1)) >= least
-    kept = (truth & seen).sum((-2, -1)) >= 0.5 * truth.sum((-2, -1))
-    return int((visible & kept).sum()), int(visible.sum())
+    total = entropy(x) + entropy(y)
+    return 2 * (total - entropy(joint)) / total if total else float("nan")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import dacite
 
 from genie_env.world_model.dynamics import DynamicsConfig
 from genie_env.world_model.latent_actions import LatentActionConfig
@@ -28,7 +32,8 @@ VALIDATION_LEVELS = (10_000, 1_000)
 class Experiment:
     """All that decides a run, from the data to the weights."""
 
-    data: CollectConfig
+    data: tuple[CollectConfig, ...]
+    """Collected apart, trained on together: clips are drawn evenly from all."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     tokenizer_loop: LoopConfig = field(default_factory=LoopConfig)
@@ -38,20 +43,32 @@ class Experiment:
     dynamics_loss: DynamicsLossConfig = field(default_factory=DynamicsLossConfig)
     world_loss: WorldLossConfig = field(default_factory=WorldLossConfig)
     world_loop: LoopConfig = field(default_factory=LoopConfig)
+    decoder_loss: TokenizerLossConfig = field(
+        default_factory=lambda: TokenizerLossConfig(focus=0.5)
+    )
+    decoder_loop: LoopConfig = field(default_factory=LoopConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     validation_frames: int = 32_768
+    """For each of `data`."""
+    start_from: str | None = None
+    """A world model (name, folder or hub id) whose weights the run begins with."""
+    start_parts: tuple[str, ...] = ("tokenizer", "latent_actions", "dynamics")
+    """Which of its parts; they must be of the experiment's own sizes."""
 
-    def validation_data(self) -> CollectConfig:
+    def validation_data(self) -> tuple[CollectConfig, ...]:
         """The same behaviour on the validation levels."""
         start, count = VALIDATION_LEVELS
-        return replace(
-            self.data,
-            out=f"{self.data.out}-validation",
-            num_frames=self.validation_frames,
-            shard_frames=min(self.data.shard_frames, self.validation_frames),
-            start_level=start,
-            num_levels=count,
-            seed=self.data.seed + 1,
+        return tuple(
+            replace(
+                config,
+                out=f"{config.out}-validation",
+                num_frames=self.validation_frames,
+                shard_frames=min(config.shard_frames, self.validation_frames),
+                start_level=start,
+                num_levels=count,
+                seed=config.seed + 1,
+            )
+            for config in self.data
         )
 
     def world_model(self, look: str, frame_skip: int) -> WorldModelConfig:
@@ -69,12 +86,15 @@ class Experiment:
 def coinrun_plain() -> Experiment:
     """Plain look, easy levels: what two CPU cores train in about two hours."""
     return Experiment(
-        data=CollectConfig(out="data/coinrun-plain", num_frames=655_360, look="plain"),
+        data=(CollectConfig(out="data/coinrun-plain", num_frames=655_360, look="plain"),),
         tokenizer_loop=LoopConfig(steps=3_400, batch_size=6, clip_frames=12, compile=True),
         dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=4, num_heads=6)),
         world_loss=WorldLossConfig(freeze_actions_at=0.34),
         world_loop=LoopConfig(
             steps=4_000, batch_size=3, clip_frames=24, learning_rate=8e-4, compile=True
+        ),
+        decoder_loop=LoopConfig(
+            steps=1_500, batch_size=6, clip_frames=12, learning_rate=6e-4, compile=True
         ),
         # Chosen on validation levels: a model this small needs a cool head to keep its levels
         # together. To train agents in, ask for 1.
@@ -86,7 +106,11 @@ def coinrun() -> Experiment:
     """Full look: what one data-centre GPU trains in about 30 minutes."""
     tokenizer_size = TransformerConfig(width=256, num_layers=2, num_heads=8, context_frames=8)
     return Experiment(
-        data=CollectConfig(out="data/coinrun", num_frames=2_000_000, look="full"),
+        # Easy levels have one theme and background in this look; only hard ones vary them.
+        data=(
+            CollectConfig(out="data/coinrun-hard", num_frames=1_500_000, difficulty="hard"),
+            CollectConfig(out="data/coinrun-easy", num_frames=500_000),
+        ),
         tokenizer=TokenizerConfig(encoder=tokenizer_size, decoder=tokenizer_size),
         tokenizer_loop=LoopConfig(
             steps=12_000, batch_size=64, clip_frames=12, compile=True, save_every_minutes=2
@@ -110,21 +134,24 @@ def paper() -> Experiment:
     patch = StemConfig(kind="patch", patch_size=4)
     action_patch = StemConfig(kind="patch", patch_size=16)
     return Experiment(
-        data=CollectConfig(
-            out="data/paper",
-            num_frames=10_000_000,
-            difficulty="hard",
-            frame_skip=1,
-            mix={"uniform": 1.0},
+        data=(
+            CollectConfig(
+                out="data/paper",
+                num_frames=10_000_000,
+                difficulty="hard",
+                frame_skip=1,
+                mix={"uniform": 1.0},
+            ),
         ),
         tokenizer=TokenizerConfig(stem=patch, encoder=size, decoder=size, quantizer=codes),
-        tokenizer_loss=TokenizerLossConfig(max_weight=0.0),
+        tokenizer_loss=TokenizerLossConfig(focus=0.0),
         tokenizer_loop=LoopConfig(
             steps=300_000,
             batch_size=48,
             learning_rate=3e-4,
             final_learning_rate=3e-4,
             warmup_steps=10_000,
+            optimizer="adamw",
             betas=(0.9, 0.9),
         ),
         latent_actions=LatentActionConfig(
@@ -146,6 +173,7 @@ def paper() -> Experiment:
             learning_rate=3e-5,
             final_learning_rate=3e-6,
             warmup_steps=5_000,
+            optimizer="adamw",
             betas=(0.9, 0.9),
         ),
         sampling=SamplingConfig(steps=25, temperature=1.0),
@@ -165,14 +193,17 @@ def debug() -> Experiment:
         validation_batches=1,
     )
     return Experiment(
-        data=CollectConfig(
-            out="data/debug", num_frames=2_048, shard_frames=1_024, num_envs=8, look="plain"
+        data=(
+            CollectConfig(
+                out="data/debug", num_frames=2_048, shard_frames=1_024, num_envs=8, look="plain"
+            ),
         ),
         tokenizer=tiny.tokenizer,
         tokenizer_loop=loop,
         latent_actions=tiny.latent_actions,
         dynamics=tiny.dynamics,
         world_loop=loop,
+        decoder_loop=loop,
         validation_frames=1_024,
     )
 
@@ -185,7 +216,33 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
 }
 
 
-def load_preset(name: str) -> Experiment:
+def load_preset(name: str, changes: Sequence[str] = ()) -> Experiment:
+    """The named experiment, changed as told: `["world_loop.steps=300", "sampling.steps=3"]`.
+
+    Values are JSON, or else strings. Raises ValueError for an unknown preset, field or value.
+    """
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-    return PRESETS[name]()
+    experiment: dict[str, Any] = asdict(PRESETS[name]())
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals:
+            raise ValueError(f"change {change!r}; accepted: FIELD=VALUE, like world_loop.steps=300")
+        *parents, field_name = path.split(".")
+        inner: Any = experiment
+        for part in [*parents, field_name]:
+            if isinstance(inner, tuple):
+                # `data` has several: data.0.num_frames.
+                inner = {str(number): value for number, value in enumerate(inner)}
+            if not isinstance(inner, dict) or part not in inner:
+                known = ", ".join(inner) if isinstance(inner, dict) else "none"
+                raise ValueError(f"change {change!r}: no field {part!r}; known there: {known}")
+            holder, inner = inner, inner[part]
+        try:
+            holder[field_name] = json.loads(text)
+        except json.JSONDecodeError:
+            holder[field_name] = text
+    try:
+        return dacite.from_dict(Experiment, experiment, dacite.Config(cast=[tuple, float]))
+    except dacite.DaciteError as error:
+        raise ValueError(f"changes {list(changes)}: {error}") from error

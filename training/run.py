@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,10 +25,13 @@ PROMPT_FRAMES = 4
 NUM_PROMPTS = 64
 
 
-def collect_missing(experiment: Experiment) -> tuple[Path, Path]:
+def collect_missing(experiment: Experiment) -> tuple[list[Path], list[Path]]:
     """The experiment's own training and validation data, collected where not there yet."""
     with processes().main_process_first():
-        return collect(experiment.data), collect(experiment.validation_data())
+        return (
+            [collect(config) for config in experiment.data],
+            [collect(config) for config in experiment.validation_data()],
+        )
 
 
 def remember(experiment: Experiment, run_dir: Path) -> None:
@@ -39,9 +43,11 @@ def remember(experiment: Experiment, run_dir: Path) -> None:
         experiment,
         tokenizer_loop=replace(experiment.tokenizer_loop, max_minutes=None),
         world_loop=replace(experiment.world_loop, max_minutes=None),
+        decoder_loop=replace(experiment.decoder_loop, max_minutes=None),
     )
     text = json.dumps(asdict(unpaused), indent=2) + "\n"
     path = run_dir / "experiment.json"
+    run_dir.mkdir(parents=True, exist_ok=True)
     with processes().main_process_first():
         if path.exists() and path.read_text() != text:
             raise ValueError(
@@ -51,23 +57,36 @@ def remember(experiment: Experiment, run_dir: Path) -> None:
         path.write_text(text)
 
 
+def start_weights(experiment: Experiment, parts: dict[str, torch.nn.Module]) -> None:
+    """Give those of `parts` that the experiment names the weights of its `start_from`."""
+    unknown = sorted(set(experiment.start_parts) - set(Experiment.start_parts))
+    if unknown:
+        raise ValueError(f"start_parts has {unknown}; known: {', '.join(Experiment.start_parts)}")
+    if experiment.start_from is None:
+        return
+    source = WorldModel.from_pretrained(experiment.start_from, device="cpu", dtype=torch.float32)
+    for name in parts.keys() & set(experiment.start_parts):
+        theirs, ours = getattr(source.config, name), getattr(experiment, name)
+        if theirs != ours:
+            raise ValueError(
+                f"{experiment.start_from} has another {name} than this experiment: {theirs}, "
+                f"not {ours}; leave it out of start_parts"
+            )
+        parts[name].load_state_dict(getattr(source, name).state_dict())
+
+
 def train_tokenizer(
-    experiment: Experiment, run_dir: Path, data: Path, validation: Path | None
+    experiment: Experiment, run_dir: Path, data: Sequence[Path], validation: Sequence[Path]
 ) -> None:
     """Stage one; ends with `run_dir/tokenizer.safetensors`. Resumes where it left off."""
     remember(experiment, run_dir)
     frames = experiment.tokenizer_loop.clip_frames
-    store = _open_store(data, frames, experiment)
+    stores = _open_stores(data, validation, frames, experiment)
     # Before the weights are drawn, so that a run is a function of its config.
     set_seed(experiment.tokenizer_loop.seed)
     stage = TokenizerStage(experiment.tokenizer, experiment.tokenizer_loss)
-    train(
-        stage,
-        experiment.tokenizer_loop,
-        run_dir / "tokenizer",
-        store,
-        _open_store(validation, frames, experiment) if validation else None,
-    )
+    start_weights(experiment, {"tokenizer": stage.tokenizer})
+    train(stage, experiment.tokenizer_loop, run_dir / "tokenizer", *stores)
     with processes().main_process_first():
         if processes().is_main_process:
             partial = run_dir / "tokenizer.partial"
@@ -76,18 +95,23 @@ def train_tokenizer(
 
 
 def train_world(
-    experiment: Experiment, run_dir: Path, data: Path, validation: Path | None
+    experiment: Experiment, run_dir: Path, data: Sequence[Path], validation: Sequence[Path]
 ) -> WorldModel:
-    """Stage two, on stage one's tokenizer; ends with the bundle in `run_dir/model`."""
+    """Stage two, on stage one's tokenizer (or that of `start_from`, if there was no stage one);
+    ends with the bundle in `run_dir/model`."""
     remember(experiment, run_dir)
     weights = run_dir / "tokenizer.safetensors"
-    if not weights.exists():
+    borrowed = experiment.start_from and "tokenizer" in experiment.start_parts
+    if not (weights.exists() or borrowed):
         raise FileNotFoundError(
             f"{weights} is missing: run `genie train tokenizer` with the same --run first"
         )
     set_seed(experiment.world_loop.seed)
     tokenizer = VideoTokenizer(experiment.tokenizer)
-    tokenizer.load_state_dict(load_file(weights))
+    if weights.exists():
+        tokenizer.load_state_dict(load_file(weights))
+    else:
+        start_weights(experiment, {"tokenizer": tokenizer})
     stage = WorldStage(
         tokenizer,
         experiment.latent_actions,
@@ -96,13 +120,39 @@ def train_world(
         experiment.dynamics_loss,
         experiment.world_loss,
     )
+    start_weights(experiment, {"latent_actions": stage.actions.encoder, "dynamics": stage.dynamics})
     frames = experiment.world_loop.clip_frames
-    store = _open_store(data, frames, experiment)
-    validation_store = _open_store(validation, frames, experiment) if validation else None
+    store, validation_store = _open_stores(data, validation, frames, experiment)
     train(stage, experiment.world_loop, run_dir / "world", store, validation_store)
     model = bundle(experiment, stage, store, validation_store or store)
     if processes().is_main_process:
         model.save_pretrained(run_dir / "model")
+    return model
+
+
+def train_decoder(
+    experiment: Experiment, run_dir: Path, data: Sequence[Path], validation: Sequence[Path]
+) -> WorldModel:
+    """Stage three: the tokenizer's decoder goes on learning, in the bundle of stage two.
+
+    The encoder is left alone, so that the tokens mean to the dynamics what they did.
+    """
+    remember(experiment, run_dir)
+    folder = run_dir / "model"
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{folder} is missing: run `genie train world` with the same --run first"
+        )
+    set_seed(experiment.decoder_loop.seed)
+    model = WorldModel.from_pretrained(folder, device="cpu", dtype=torch.float32)
+    stage = TokenizerStage(experiment.tokenizer, experiment.decoder_loss, decoder_only=True)
+    stage.tokenizer.load_state_dict(model.tokenizer.state_dict())
+    frames = experiment.decoder_loop.clip_frames
+    stores = _open_stores(data, validation, frames, experiment)
+    train(stage, experiment.decoder_loop, run_dir / "decoder", *stores)
+    model.tokenizer.load_state_dict(_cpu_weights(stage.tokenizer))
+    if processes().is_main_process:
+        model.save_pretrained(folder)
     return model
 
 
@@ -123,15 +173,24 @@ def bundle(
     return model
 
 
-def _open_store(folder: Path, clip_frames: int, experiment: Experiment) -> ClipStore:
-    store = ClipStore(folder, clip_frames)
+def _open_store(folders: Sequence[Path], clip_frames: int, experiment: Experiment) -> ClipStore:
+    store = ClipStore(folders, clip_frames)
     if store.frame_size != experiment.tokenizer.frame_size:
         raise ValueError(
-            f"{folder} has frames of {store.frame_size} pixels a side, this preset takes "
+            f"{folders[0]} has frames of {store.frame_size} pixels a side, this preset takes "
             f"{experiment.tokenizer.frame_size}: import them with --frame-size "
             f"{experiment.tokenizer.frame_size}"
         )
     return store
+
+
+def _open_stores(
+    data: Sequence[Path], validation: Sequence[Path], clip_frames: int, experiment: Experiment
+) -> tuple[ClipStore, ClipStore | None]:
+    return (
+        _open_store(data, clip_frames, experiment),
+        _open_store(validation, clip_frames, experiment) if validation else None,
+    )
 
 
 def _cpu_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

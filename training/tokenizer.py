@@ -18,9 +18,11 @@ from genie_env.world_model.tokenizer import TokenizerConfig, VideoTokenizer, to_
 class TokenizerLossConfig:
     patch: int = 8
     """Side in pixels of the patches that are weighed against each other."""
-    max_weight: float = 30.0
-    """A patch weighs as much as its own error over the mean error, at most this (0: plain MSE).
+    focus: float = 1.0
+    """A patch weighs as much as its own error over the mean error, to this power (0: plain MSE).
     A coin is 1% of the frame: plain MSE is content to lose it."""
+    max_weight: float = 30.0
+    """At most this."""
 
 
 def patch_errors(pixels_BTHWC: Tensor, target_BTHWC: Tensor, patch: int) -> Tensor:
@@ -31,20 +33,36 @@ def patch_errors(pixels_BTHWC: Tensor, target_BTHWC: Tensor, patch: int) -> Tens
 
 
 class TokenizerStage(nn.Module):
-    """What `training.loop` trains in the first stage: uint8 clips in, loss and metrics out."""
+    """What `training.loop` trains in the first stage: uint8 clips in, loss and metrics out.
 
-    def __init__(self, config: TokenizerConfig, loss: TokenizerLossConfig) -> None:
+    decoder_only: the encoder and what its tokens mean stay as they are.
+    """
+
+    def __init__(
+        self, config: TokenizerConfig, loss: TokenizerLossConfig, decoder_only: bool = False
+    ) -> None:
         super().__init__()
         self.tokenizer = VideoTokenizer(config)
         self.loss = loss
+        self.decoder_only = decoder_only
+        if decoder_only:
+            for part in self.tokenizer.encoder_parts():
+                part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TokenizerStage:
+        super().train(mode)
+        if self.decoder_only:
+            self.tokenizer.quantizer.eval()
+        return self
 
     def forward(self, frames_BTHWC: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         pixels, quantized = self.tokenizer(frames_BTHWC)
         error = patch_errors(pixels, to_float(frames_BTHWC), self.loss.patch)
         mean = error.detach().mean()
         loss = error
-        if self.loss.max_weight:
-            loss = error * (error.detach() / mean).clamp(max=self.loss.max_weight)
+        if self.loss.focus:
+            weight = (error.detach() / mean) ** self.loss.focus
+            loss = error * weight.clamp(max=self.loss.max_weight)
         loss = loss.mean() + quantized.loss
         # Pixels span 2 here, so that 10 log10(4 / mse) is the PSNR.
         return loss, {"psnr": 10 * torch.log10(4 / mean), "codes": quantized.codes.detach()}

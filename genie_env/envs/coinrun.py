@@ -16,6 +16,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from genie_env.envs.coinrun_state import erase
+
 FRAME_SIZE = 64
 ENGINE_FPS = 15
 MAX_ENGINE_STEPS = 1000
@@ -287,14 +289,7 @@ class CoinRunVectorEnv(VectorEnv):
         """
         self._check_started("get_states")
         return [
-            _STATE_HEADER.pack(
-                _STATE_MAGIC,
-                LOOKS.index(self.look),
-                DIFFICULTIES.index(self.difficulty),
-                int(steps),
-                zlib.crc32(engine_state),
-            )
-            + engine_state
+            self._pack_state(int(steps), engine_state)
             for steps, engine_state in zip(
                 self._episode_steps_B, self._engine.callmethod("get_state"), strict=True
             )
@@ -334,11 +329,31 @@ class CoinRunVectorEnv(VectorEnv):
         self._obs_BHWC = self._engine.observe()[1]["rgb"]
         return self._obs_BHWC.copy(), self._level_info(self._engine.get_info())
 
+    def erase(self, state: bytes, kind: str) -> bytes | None:
+        """A state of `get_states` with its "agent", "coin", "saw"s or "enemy"s made invisible;
+        None where it has none. Frames rendered with and without a thing tell where it shows.
+
+        Raises ValueError for another kind, or bytes that no `get_states` made.
+        """
+        steps, engine_state = self._parse_state(state)
+        edited = erase(engine_state, kind)
+        return None if edited is None else self._pack_state(steps, edited)
+
     def close_extras(self, **kwargs: Any) -> None:
         """Free the engine."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+
+    def _pack_state(self, steps: int, engine_state: bytes) -> bytes:
+        header = _STATE_HEADER.pack(
+            _STATE_MAGIC,
+            LOOKS.index(self.look),
+            DIFFICULTIES.index(self.difficulty),
+            steps,
+            zlib.crc32(engine_state),
+        )
+        return header + engine_state
 
     def _parse_state(self, state: bytes) -> tuple[int, bytes]:
         # The engine aborts the whole process on bytes it cannot read, hence the checksum.

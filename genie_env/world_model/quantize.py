@@ -63,10 +63,14 @@ class FiniteScalarQuantizer(nn.Module):
         self.latent_dim = len(config.levels)
         self.levels = config.levels
         self.strides = tuple(math.prod(config.levels[:i]) for i in range(len(config.levels)))
+        # Left alone, latents grow to the flat ends of the tanh, and the levels between fall out
+        # of use. Of latents with mean 0 and variance 1, tanh sends a fair share to every level.
+        self.spread = nn.BatchNorm1d(self.latent_dim, affine=False, momentum=0.02)
 
     def forward(self, latent: Tensor) -> Quantized:
         steps = torch.tensor(self.levels, device=latent.device, dtype=torch.float32) - 1
-        bounded = (torch.tanh(latent.float()) + 1) / 2 * steps
+        spread = self.spread(latent.to(self.spread.running_mean.dtype).flatten(0, -2))
+        bounded = (torch.tanh(spread.view_as(latent).float()) + 1) / 2 * steps
         digits = bounded.round()
         vectors = (bounded + (digits - bounded).detach()) / steps * 2 - 1
         stride = torch.tensor(self.strides, device=latent.device)

@@ -105,6 +105,10 @@ class VideoTokenizer(nn.Module):
     def new_decoder_cache(self, num_worlds: int) -> TemporalCache:
         return self.decoder.new_cache(num_worlds, self.config.num_tokens)
 
+    def encoder_parts(self) -> list[nn.Module | nn.Parameter]:
+        """All that decides the tokens; the rest is the decoder."""
+        return [self.stem, self.encoder_place_ND, self.encoder, self.to_latent, self.quantizer]
+
     @property
     def stem_dtype(self) -> torch.dtype:
         return self.to_latent.weight.dtype

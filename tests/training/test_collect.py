@@ -51,7 +51,7 @@ def test_the_store_says_what_it_holds(collected):
     assert store.num_frames == 3_000
     assert store.meta["look"] == "plain" and store.meta["frame_skip"] == 3
     assert store.meta["fps"] == 5
-    assert store.meta["source"]["mix"] == {"redraw": 0.7, "runner": 0.2, "uniform": 0.1}
+    assert store.meta["source"]["mix"] == {"walker": 0.75, "runner": 0.15, "uniform": 0.1}
     assert store.clips([0, len(store) - 1]).shape == (2, 16, 64, 64, 3)
 
 
@@ -174,7 +174,7 @@ def test_uniform_presses_all_15_buttons_alike():
 
 def test_redraw_keeps_its_action_as_often_as_asked():
     for redraw in (0.3, 0.9):
-        actions = play_mix({"redraw": 1}, redraw=redraw)
+        actions = play_mix({"jumper": 1}, redraw=redraw)
         weights = np.bincount(actions.ravel(), minlength=9) / actions.size
         assert len(weights) == 9 and weights.min() > 0.01
         assert weights[6:].sum() > 1.5 * weights[:3].sum()
@@ -211,7 +211,7 @@ def test_each_episode_draws_its_policy_from_the_mix():
         ({"num_frames": 0}, "num_frames must be >= 1, got 0"),
         ({"shard_frames": 0}, "shard_frames"),
         ({"redraw": 0.0}, "redraw must lie in"),
-        ({"mix": {"expert": 1.0}}, "among.*redraw.*runner.*uniform.*expert"),
+        ({"mix": {"expert": 1.0}}, "among.*jumper.*runner.*uniform.*walker.*expert"),
         ({"mix": {}}, "mix must name policies"),
         ({"mix": {"uniform": 0.0}}, "positive sum"),
         ({"mix": {"uniform": 2.0, "runner": -1.0}}, "weights >= 0"),

@@ -21,6 +21,7 @@ from training.loop import (
     batch_indices,
     latest_checkpoint,
     learning_rate,
+    make_optimizers,
     train,
 )
 from training.presets import PRESETS, load_preset
@@ -32,14 +33,14 @@ from training.world import WorldLossConfig, WorldStage
 def experiment(tmp_path_factory):
     experiment = load_preset("debug")
     folder = tmp_path_factory.mktemp("data") / "debug"
-    experiment = replace(experiment, data=replace(experiment.data, out=str(folder)))
+    experiment = replace(experiment, data=(replace(experiment.data[0], out=str(folder)),))
     stages.collect_missing(experiment)
     return experiment
 
 
 @pytest.fixture
 def store(experiment):
-    return ClipStore(experiment.data.out, 6)
+    return ClipStore(experiment.data[0].out, 6)
 
 
 def world_stage(experiment, **loss):
@@ -161,7 +162,7 @@ from training.presets import load_preset
 from training.tokenizer import TokenizerLossConfig, TokenizerStage
 stage = TokenizerStage(load_preset("debug").tokenizer, TokenizerLossConfig())
 config = LoopConfig(steps=100_000, batch_size=2, clip_frames=6, log_every=1)
-train(stage, config, {str(tmp_path)!r}, ClipStore({experiment.data.out!r}, 6))
+train(stage, config, {str(tmp_path)!r}, ClipStore({experiment.data[0].out!r}, 6))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ.copy()
@@ -246,18 +247,90 @@ def test_two_processes_train_with_the_same_command(tmp_path):
 
 def test_world_without_tokenizer(experiment, tmp_path):
     with pytest.raises(FileNotFoundError, match="genie train tokenizer"):
-        stages.train_world(experiment, tmp_path, experiment.data.out, None)
+        stages.train_world(experiment, tmp_path, [experiment.data[0].out], [])
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_whole(name):
     experiment = load_preset(name)
-    config = experiment.world_model("plain", experiment.data.frame_skip)
+    config = experiment.world_model("plain", experiment.data[0].frame_skip)
     assert config.num_actions == (6 if name == "paper" else 8)
-    assert experiment.validation_data().start_level >= 10_000
-    assert experiment.data.start_level + experiment.data.num_levels <= 10_000
+    for data in experiment.data:
+        assert data.start_level + data.num_levels <= 10_000
+    for data in experiment.validation_data():
+        assert 10_000 <= data.start_level < data.start_level + data.num_levels <= 20_000
 
 
 def test_unknown_preset():
     with pytest.raises(ValueError, match="unknown preset 'big'; known: coinrun-plain"):
         load_preset("big")
+
+
+def test_changes_to_a_preset():
+    experiment = load_preset(
+        "coinrun",
+        [
+            "world_loop.steps=7",
+            "dynamics.action=prepend",
+            "data.1.num_frames=9",
+            "world_loop.betas=[0.8, 0.9]",
+            "start_from=a/b",
+        ],
+    )
+    assert experiment.world_loop.steps == 7 and experiment.dynamics.action == "prepend"
+    assert [data.num_frames for data in experiment.data] == [1_500_000, 9]
+    assert experiment.world_loop.betas == (0.8, 0.9) and experiment.start_from == "a/b"
+    assert load_preset("coinrun", []) == PRESETS["coinrun"]()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("world_loop.pace=3", "no field 'pace'; known there: steps"),
+        ("world_loop", "FIELD=VALUE"),
+        ("data.3.seed=1", "no field '3'; known there: 0, 1"),
+        ("world_loop.steps=many", "world_loop.steps"),
+        ("world_loop.steps.more=1", "no field 'more'"),
+    ],
+)
+def test_bad_changes(change, message):
+    with pytest.raises(ValueError, match=message):
+        load_preset("coinrun", [change])
+
+
+def test_a_run_can_start_from_a_bundle(experiment, tmp_path):
+    data, validation = stages.collect_missing(experiment)
+    stages.train_tokenizer(experiment, tmp_path / "a", data, validation)
+    stages.train_world(experiment, tmp_path / "a", data, validation)
+    source = WorldModel.from_pretrained(tmp_path / "a" / "model", dtype=torch.float32)
+    stopped = replace(
+        experiment,
+        start_from=str(tmp_path / "a" / "model"),
+        start_parts=("tokenizer", "dynamics"),
+        tokenizer_loop=replace(experiment.tokenizer_loop, steps=0),
+        world_loop=replace(experiment.world_loop, steps=0),
+    )
+    stages.train_tokenizer(stopped, tmp_path / "b", data, [])
+    model = stages.train_world(stopped, tmp_path / "b", data, [])
+    for name in ("tokenizer", "dynamics"):
+        theirs = getattr(source, name).state_dict()
+        for key, value in getattr(model, name).state_dict().items():
+            assert torch.equal(value, theirs[key]), f"{name}.{key}"
+    fresh = model.latent_actions.state_dict()["to_latent.weight"]
+    assert not torch.equal(fresh, source.latent_actions.state_dict()["to_latent.weight"])
+    other = replace(stopped, tokenizer=replace(experiment.tokenizer, frame_size=32))
+    with pytest.raises(ValueError, match="another tokenizer than this experiment"):
+        stages.train_tokenizer(other, tmp_path / "c", data, [])
+    with pytest.raises(ValueError, match="start_parts has .'decoder'.; known: tokenizer"):
+        stages.train_world(replace(stopped, start_parts=("decoder",)), tmp_path / "b", data, [])
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_trained_weight_has_one_optimizer(experiment, optimizer):
+    stage = world_stage(experiment)
+    optimizers = make_optimizers(stage, LoopConfig(optimizer=optimizer))
+    owned = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
+    assert sorted(owned) == sorted(id(p) for p in stage.parameters() if p.requires_grad)
+    assert len(optimizers) == (2 if optimizer == "muon" else 1)
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd'"):
+        make_optimizers(stage, LoopConfig(optimizer="sgd"))

@@ -28,13 +28,23 @@ def test_codes_and_vectors_agree_and_gradients_pass(config):
 
 
 def test_fsq_counts_every_code_once():
-    quantizer = make_quantizer(FSQ)
+    quantizer = make_quantizer(FSQ).eval()
     assert quantizer.num_codes == 60
     vectors = quantizer.lookup(torch.arange(60))
     assert len(vectors.unique(dim=0)) == 60
     # A latent that stands on a code comes back as that code.
     codes = quantizer(torch.atanh(vectors * 0.999)).codes
     assert torch.equal(codes, torch.arange(60))
+
+
+def test_fsq_uses_all_levels_whatever_the_latents_scale():
+    torch.manual_seed(0)
+    quantizer = make_quantizer(FSQ)
+    for _ in range(300):
+        latent = 3 + 40 * torch.randn(256, 3)
+        quantizer(latent)
+    quantizer.eval()
+    assert perplexity(quantizer(latent).codes, 60) > 45
 
 
 def test_ema_codebook_finds_the_clusters_and_uses_all_codes():

@@ -1,0 +1,1 @@
+"""Measure a world model against the real game; begins in `evaluate`."""
