@@ -27,6 +27,11 @@ def patch_mse(frames: np.ndarray, target: np.ndarray, patch: int = 8) -> np.ndar
     return error.reshape(*lead, H // patch, patch, W // patch, patch).mean((-3, -1))
 
 
+def detail(frames: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of neighbouring pixels of uint8 (..., H, W, 3), grey levels."""
+    return np.abs(np.diff(frames.astype(np.int16), axis=-2)).mean((-3, -2, -1))
+
+
 def scene_shift(
     before_HWC: np.ndarray,
     after_HWC: np.ndarray,

@@ -56,7 +56,8 @@ _STATE_HEADER = struct.Struct("<4sBBIxxI")
 _SEED_END = 2**31 - 1
 
 
-def _engine_class() -> type:
+def engine_class() -> type:
+    """Procgen's own environment class, of all its games. Raises ImportError without Procgen."""
     try:
         # procgen imports gym 0.26, which prints a notice that concerns no user of this package.
         from gym_notices import notices
@@ -161,7 +162,7 @@ class CoinRunVectorEnv(VectorEnv):
         num_threads = _check_int("num_threads", num_threads, 0)
         # One thread in a pool is slower than none: the caller's own thread does the work then.
         self._num_threads = 0 if num_threads == 1 else num_threads
-        self._engine_class = _engine_class()
+        self._engine_class = engine_class()
         self._engine: Any = None
 
         self.render_mode = render_mode

@@ -13,10 +13,11 @@ from training.evaluation import control, fidelity
 from training.evaluation.config import SECTIONS, EvaluationConfig, parse_levels
 from training.evaluation.control import Mapping, Tries, learn_mapping, retrieval_section
 from training.evaluation.dreams import PROMPT_FRAMES, Dream, dream, reconstruct
-from training.evaluation.drift import colours, detail
+from training.evaluation.drift import colours
 from training.evaluation.evaluate import evaluate
 from training.evaluation.scenes import BUTTONS, RealGame, effects
 from training.evaluation.sections import bootstrap, share
+from training.metrics import detail
 
 
 @pytest.fixture(scope="module")

@@ -126,19 +126,21 @@ def frozen(clips, at):
     ("function", "little", "much"), [(blurred, 40, 20), (noised, 8, 24), (frozen, 8, 1)]
 )
 def test_distance_grows_with_damage(real, function, little, much):
-    first, second = real
-    # Of the same clips: with so few, another draw would hide a little damage.
-    assert 0 < 1.5 * fvd(first, function(first, little)) < fvd(first, function(first, much))
-    value, floor = fvd_and_floor(first, second, function(second, much))
-    assert value > 1.3 * floor
+    """Against the same clips undamaged: with so few, another draw would hide a little noise."""
+    first, _ = real
+    assert 0 < 1.1 * fvd(first, function(first, little)) < fvd(first, function(first, much))
 
 
-@pytest.mark.parametrize("kind", ["reversed", "shuffled", "cut"])
-def test_motion_is_seen_and_not_frames_alone(real, kind):
+@pytest.mark.parametrize("kind", ["blurred", "frozen", "reversed", "shuffled", "cut"])
+def test_damage_of_pixels_and_of_motion_lies_above_the_floor(real, kind):
     first, second = real
     value, floor = fvd_and_floor(first, second, vf.damage(second, kind))
-    assert value > 1.3 * floor
-    assert floor == pytest.approx(fvd(first, second))
+    assert value > 1.3 * floor > 0
+
+
+def test_the_floor_is_the_distance_of_the_other_real_clips(real):
+    first, second = (clips[:8] for clips in real)
+    assert fvd_and_floor(first, second, second) == pytest.approx((fvd(first, second),) * 2)
 
 
 def test_distance_of_a_set_from_itself_is_zero(real):

@@ -11,7 +11,7 @@ from genie_env.world_model import WorldModel
 from training.evaluation.dreams import PROMPT_FRAMES, dream, reconstruct
 from training.evaluation.report import curve_png
 from training.evaluation.sections import Figure, Row, Section, bootstrap, strips_png
-from training.metrics import psnr
+from training.metrics import detail, psnr
 
 STEPS = 256
 LOOK_AT = (1, 16, 64, 256)
@@ -97,11 +97,6 @@ def drift_section(
             ),
         ],
     )
-
-
-def detail(frames: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of neighbouring pixels of uint8 (..., H, W, 3), grey levels."""
-    return np.abs(np.diff(frames.astype(np.int16), axis=-2)).mean((-3, -2, -1))
 
 
 def colours(frames_BHWC: np.ndarray) -> np.ndarray:

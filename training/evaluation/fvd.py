@@ -16,6 +16,10 @@ What it sees and what it misses is measured on held-out levels with
 
     python -m training.evaluation.fvd --look full
 
+The shipped features see blur, order and direction of time, frozen frames, cuts and wrong speed far
+above the floor; noise of up to 24 grey levels a pixel hardly at all. Broken order outweighs all
+else by far: read such a distance as "motion is wrong", not as a multiple of another.
+
 Shapes: S clips, T frames, H W pixels, C = 3, F features.
 """
 

@@ -13,9 +13,10 @@ from itertools import combinations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from genie_env.envs.coinrun import _engine_class
+from genie_env.envs.coinrun import engine_class
 from genie_env.envs.prompts import load_prompt
 from genie_env.world_model import WorldModel
+from training.evaluation.dreams import dream, reconstruct
 from training.evaluation.sections import (
     CONFIDENCE,
     DRAWS,
@@ -27,13 +28,12 @@ from training.evaluation.sections import (
     share,
     strips_png,
 )
-from training.metrics import psnr, scene_shift
+from training.metrics import detail, psnr, scene_shift
 
 HELD_STEPS = 4
 LONG_STEPS = 16
 REDRAWN = 0.4
 """Share of the steps of a long rollout at which another random code is drawn."""
-BATCH = 32
 FAMILIAR = "in-distribution"
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 """Names in `skimage.data` whose files are part of the package: nothing is downloaded."""
@@ -119,10 +119,10 @@ def photographs() -> list[np.ndarray]:
 def other_games(level: int = 0) -> list[np.ndarray]:
     """The first frame of a level of each of `GAMES`, uint8 (H, W, 3) each. Raises ImportError
     without the engine."""
-    engine_class = _engine_class()
+    make_engine = engine_class()
     frames = []
     for game in GAMES:
-        engine = engine_class(
+        engine = make_engine(
             num=1,
             env_name=game,
             distribution_mode="easy",
@@ -229,7 +229,7 @@ def _measure(world: WorldModel, starts_SHWC: np.ndarray, seed: int) -> _Measured
         noise_S=noise_S,
         shift_differ_S=shift_differ_S,
         shift_noise_S=shift_noise_S,
-        detail_S2=np.stack((_detail(long_STHWC[:, -1]), _detail(long_STHWC[:, 0])), 1),
+        detail_S2=np.stack((detail(long_STHWC[:, -1]), detail(long_STHWC[:, 0])), 1),
     )
 
 
@@ -237,16 +237,9 @@ def _rollout(
     world: WorldModel, starts_SHWC: np.ndarray, actions_ST: np.ndarray, seeds_S: np.ndarray
 ) -> np.ndarray:
     """The prompts as the tokenizer sees them, then a frame an action: uint8 (S, T + 1, H, W, 3)."""
-    batches = []
-    for begin in range(0, len(starts_SHWC), BATCH):
-        batch = slice(begin, begin + BATCH)
-        state = world.start(starts_SHWC[batch, None], seeds_S[batch].tolist())
-        frames = [world.render(state)]
-        for actions_B in actions_ST[batch].T:
-            world.step(state, actions_B)
-            frames.append(world.render(state))
-        batches.append(np.stack(frames, 1))
-    return np.concatenate(batches)
+    starts_S1HWC = starts_SHWC[:, None]
+    dreamt = dream(world, starts_S1HWC, actions_ST, seeds_S.tolist(), what="prompts")
+    return np.concatenate((reconstruct(world, starts_S1HWC), dreamt.frames_BNHWC), 1)
 
 
 def _apart(
@@ -257,11 +250,6 @@ def _apart(
     pairs = combinations(range(seen_SRK.shape[2]), 2)
     codes = [size(seen_SRK[:, :, i] - seen_SRK[:, :, j]).mean(1) for i, j in pairs]
     return np.mean(codes, 0), size(seen_SRK[:, 0] - seen_SRK[:, 1]).mean(1)
-
-
-def _detail(frames_SHWC: np.ndarray) -> np.ndarray:
-    """Mean difference of neighbouring pixels, in grey levels (S,)."""
-    return np.abs(np.diff(frames_SHWC.astype(np.float32), axis=2)).mean((1, 2, 3))
 
 
 def _ratio(rows_S: np.ndarray, reference_S: np.ndarray, seed: int = 0) -> Estimate:
