@@ -8,7 +8,7 @@ Gaussians. Its size depends on three things, which belong beside every number:
   published FVD. Published ones use I3D: `i3d_features`.
 * the number of clips S. Fewer clips give larger distances, also between two sets of the same
   video. So compare only at equal S, and beside the floor: real clips against as many other real
-  ones. `fvd_and_floor` gives both.
+  ones.
 * what the clips show. One clip an episode (`draw_clips`), the same look, difficulty, frame skip,
   length and, for a model that is prompted, the same behaviour on both sides.
 
@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -86,39 +85,12 @@ def fvd(
 ) -> float:
     """Frechet video distance between as many real and dreamt clips, uint8 (S, T, H, W, 3).
 
-    Give it with its floor (`fvd_and_floor`): it is above 0 for two sets of the same video, the
+    Give it with its floor, that of as many other real clips: it is above 0 for two sets of the same video, the
     more so the fewer clips there are. Raises ValueError for sets of different shapes, and what
     `features` raises.
     """
     _check_alike(real_STHWC, dreamt_STHWC)
     return frechet_distance(features(real_STHWC), features(dreamt_STHWC))
-
-
-class FVD(NamedTuple):
-    """A Frechet video distance and what to read it against."""
-
-    value: float
-    """Dreamt clips against real ones."""
-    floor: float
-    """As many other real clips against the same real ones: what a perfect model would get."""
-
-
-def fvd_and_floor(
-    real_STHWC: np.ndarray,
-    other_real_STHWC: np.ndarray,
-    dreamt_STHWC: np.ndarray,
-    features: Features = video_features,
-) -> FVD:
-    """`fvd` of the dreamt clips and of other real clips, each against the same real ones.
-
-    The other real clips are of other episodes, as many and as long. Raises as `fvd` does.
-    """
-    _check_alike(real_STHWC, other_real_STHWC, dreamt_STHWC)
-    real_SF = features(real_STHWC)
-    value, floor = (
-        frechet_distance(real_SF, features(clips)) for clips in (dreamt_STHWC, other_real_STHWC)
-    )
-    return FVD(value, floor)
 
 
 def _check_alike(*sets_STHWC: np.ndarray) -> None:

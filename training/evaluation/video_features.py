@@ -4,7 +4,7 @@ It is trained on the real game alone, to tell which button was pressed at each t
 which way a clip was damaged; no world model had a part in it. The weights beside this file come
 from
 
-    python -m training.evaluation.video_features --videos /tmp/fvd-videos
+    python -m training.evaluation.video_features
 
 Shapes: B clips of a batch, S clips in all, T frames, M = T - 1 transitions, H W pixels, C = 3,
 F features.
