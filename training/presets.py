@@ -89,9 +89,9 @@ def coinrun_plain() -> Experiment:
         data=(CollectConfig(out="data/coinrun-plain", num_frames=655_360, look="plain"),),
         tokenizer_loop=LoopConfig(steps=3_400, batch_size=6, clip_frames=12, compile=True),
         dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=4, num_heads=6)),
-        world_loss=WorldLossConfig(freeze_actions_at=0.34),
+        world_loss=WorldLossConfig(dynamics_from=0.35, freeze_actions_at=0.35),
         world_loop=LoopConfig(
-            steps=4_000, batch_size=3, clip_frames=24, learning_rate=8e-4, compile=True
+            steps=6_000, batch_size=3, clip_frames=24, learning_rate=8e-4, compile=True
         ),
         decoder_loop=LoopConfig(
             steps=1_500, batch_size=6, clip_frames=12, learning_rate=6e-4, compile=True
@@ -117,7 +117,7 @@ def coinrun() -> Experiment:
             steps=12_000, batch_size=64, clip_frames=12, compile=True, save_every_minutes=2
         ),
         dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=6, num_heads=6)),
-        world_loss=WorldLossConfig(freeze_actions_at=0.34),
+        world_loss=WorldLossConfig(dynamics_from=0.2, freeze_actions_at=0.2),
         world_loop=LoopConfig(
             steps=12_000,
             batch_size=48,

@@ -17,6 +17,9 @@ from training.latent_actions import LatentActionLossConfig, LatentActionStage
 
 @dataclass(frozen=True)
 class WorldLossConfig:
+    dynamics_from: float = 0.0
+    """Share of the run before which only the latent action model learns; 0: together from the
+    start, as in the paper."""
     freeze_actions_at: float = 0.5
     """Share of the run after which the latent action model stops learning: the dynamics then
     learns from codes that keep their meaning, with the whole machine to itself. 1: never."""
@@ -56,8 +59,6 @@ class WorldStage(nn.Module):
         return self
 
     def forward(self, frames_BTHWC: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad():
-            tokens_BTN = self.tokenizer.encode(frames_BTHWC)
         metrics: dict[str, Tensor] = {}
         if progress < self.loss.freeze_actions_at or not self.training:
             actions_loss, quantized, metrics = self.actions(frames_BTHWC, progress)
@@ -67,6 +68,10 @@ class WorldStage(nn.Module):
             with torch.no_grad():
                 codes_BM = self.actions.encoder(frames_BTHWC).codes
             actions_loss = torch.zeros((), device=frames_BTHWC.device)
+        if self.training and progress < self.loss.dynamics_from:
+            return actions_loss, metrics | {"lam_codes": codes_BM}
+        with torch.no_grad():
+            tokens_BTN = self.tokenizer.encode(frames_BTHWC)
         loss, dynamics_metrics = dynamics_loss(
             self.dynamics, tokens_BTN, codes_BM, self.dynamics_loss
         )

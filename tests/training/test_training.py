@@ -116,6 +116,22 @@ def test_the_world_stage_learns_and_leaves_the_tokenizer_alone(experiment, store
         assert torch.equal(value, before[key]), key
 
 
+def test_dynamics_wait_for_their_turn(experiment, store, tmp_path):
+    stage = world_stage(experiment, dynamics_from=0.5, freeze_actions_at=0.5)
+    before = {k: v.clone() for k, v in stage.state_dict().items()}
+    config = LoopConfig(steps=6, batch_size=2, clip_frames=6, warmup_steps=1, log_every=1)
+    for _ in range(3):
+        with pytest.raises(TrainingStopped):
+            train(stage, replace(config, max_minutes=1e-9), tmp_path / "run", store)
+
+    def changed(part):
+        return [k for k, v in stage.state_dict().items() if part in k and not v.equal(before[k])]
+
+    assert changed("actions.") and not changed("dynamics.")
+    train(stage, config, tmp_path / "run", store)
+    assert changed("dynamics.")
+
+
 def test_frozen_actions_do_not_change_by_decay_statistics_or_momentum(experiment, store, tmp_path):
     stage = world_stage(experiment, freeze_actions_at=0.0)
     before = {k: v.clone() for k, v in stage.actions.state_dict().items()}

@@ -85,9 +85,9 @@ def fvd(
 ) -> float:
     """Frechet video distance between as many real and dreamt clips, uint8 (S, T, H, W, 3).
 
-    Give it with its floor, that of as many other real clips: it is above 0 for two sets of the same video, the
-    more so the fewer clips there are. Raises ValueError for sets of different shapes, and what
-    `features` raises.
+    Give it with its floor, that of as many other real clips: it is above 0 for two sets of the
+    same video, the more so the fewer clips there are. Raises ValueError for sets of different
+    shapes, and what `features` raises.
     """
     _check_alike(real_STHWC, dreamt_STHWC)
     return frechet_distance(features(real_STHWC), features(dreamt_STHWC))
