@@ -1,6 +1,6 @@
 """How far the distribution of dreams is from that of real videos: Frechet video distance.
 
-Shapes: B scenes, T frames, M = T - 1 transitions, F features.
+Shapes: B scenes, N steps dreamt, H W pixels, C = 3, F features.
 """
 
 from __future__ import annotations
@@ -10,39 +10,29 @@ from pathlib import Path
 
 import numpy as np
 
-from genie_env.world_model import WorldModel
-from training.evaluation.dreams import PROMPT_FRAMES, dream, reconstruct
+from training.evaluation.dreams import PROMPT_FRAMES, Futures
 from training.evaluation.fvd import frechet_distance, i3d_features
 from training.evaluation.sections import Estimate, Row, Section, bootstrap
 from training.evaluation.video_features import video_features
 
 
 def distance_section(
-    world: WorldModel,
-    real_BTHWC: np.ndarray,
-    others_BTHWC: np.ndarray,
-    codes_BM: np.ndarray,
-    random_BM: np.ndarray,
-    i3d: Path | None = None,
+    futures: Futures, others_BNHWC: np.ndarray, i3d: Path | None = None
 ) -> Section:
-    """others_BTHWC: as many other real clips, for what two sets of real video differ by."""
-    frames = 16
-    future = slice(PROMPT_FRAMES, PROMPT_FRAMES + frames)
-    actions = slice(PROMPT_FRAMES - 1, PROMPT_FRAMES - 1 + frames)
-    prompts = real_BTHWC[:, :PROMPT_FRAMES]
+    """others_BNHWC: as many other real videos, for what two sets of real video differ by."""
+    count, frames = futures.real.shape[:2]
     videos = {
-        "dreams, inferred actions": dream(world, prompts, codes_BM[:, actions]).frames_BNHWC,
-        "dreams, random actions": dream(world, prompts, random_BM[:, actions]).frames_BNHWC,
-        "tokenizer alone": reconstruct(world, real_BTHWC)[:, future],
+        "dreams, inferred actions": futures.dreamt,
+        "dreams, random actions": futures.at_random,
+        "tokenizer alone": futures.decoded,
     }
     networks: dict[str, Callable[[np.ndarray], np.ndarray]] = {"own": video_features}
     if i3d is not None:
         networks["I3D"] = i3d_features(i3d)
     rows = []
     for network, features in networks.items():
-        target = features(real_BTHWC[:, future])
-        other = features(others_BTHWC[:, future])
-        floor = frechet_distance(other, target)
+        target = features(futures.real)
+        floor = frechet_distance(features(others_BNHWC), target)
         for name, video in videos.items():
             rows.append(
                 Row(
@@ -53,7 +43,7 @@ def distance_section(
             )
     return Section(
         "Frechet video distance",
-        f"{len(real_BTHWC)} real futures of {frames} frames against what is dreamt from the same "
+        f"{count} real futures of {frames} frames against what is dreamt from the same "
         f"{PROMPT_FRAMES} frames, 64x64 as they are. The own network (training/evaluation/"
         "video_features.py) was trained on real CoinRun video of levels 0-9,999 and is no part of "
         "any world model. The distance grows with fewer samples: compare only with the floor "

@@ -25,6 +25,18 @@ class Dream(NamedTuple):
     """fp32, nats a token, of the drawn frame."""
 
 
+class Futures(NamedTuple):
+    """What follows the prompts of B scenes: really, decoded, and dreamt; uint8 (B, N, H, W, 3)."""
+
+    real: np.ndarray
+    decoded: np.ndarray
+    """The real frames through the tokenizer: the ceiling."""
+    dreamt: np.ndarray
+    """Under the latent actions inferred from the real future."""
+    at_random: np.ndarray
+    """Under latent actions drawn by their frequency, without looking."""
+
+
 def batched(
     function: Callable[[np.ndarray], np.ndarray], clips_B: np.ndarray, size: int = 16
 ) -> np.ndarray:
@@ -73,3 +85,17 @@ def dream(
             frames.append(np.stack(shown, 1))
             entropies.append(np.stack(entropy, 1))
     return Dream(np.concatenate(frames), np.concatenate(entropies))
+
+
+def futures(
+    world: WorldModel, clips_BTHWC: np.ndarray, codes_BM: np.ndarray, random_BM: np.ndarray
+) -> Futures:
+    """Dream on from the first PROMPT_FRAMES of real clips to their end."""
+    prompts = clips_BTHWC[:, :PROMPT_FRAMES]
+    ahead = slice(PROMPT_FRAMES - 1, None)
+    return Futures(
+        clips_BTHWC[:, PROMPT_FRAMES:],
+        reconstruct(world, clips_BTHWC)[:, PROMPT_FRAMES:],
+        dream(world, prompts, codes_BM[:, ahead], what="futures").frames_BNHWC,
+        dream(world, prompts, random_BM[:, ahead], what="random futures").frames_BNHWC,
+    )

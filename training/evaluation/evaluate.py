@@ -19,7 +19,7 @@ from training.evaluation.control import (
     try_all,
 )
 from training.evaluation.distance import distance_section
-from training.evaluation.dreams import PROMPT_FRAMES, infer_actions
+from training.evaluation.dreams import PROMPT_FRAMES, futures, infer_actions
 from training.evaluation.drift import drift_section
 from training.evaluation.fidelity import PREDICT_AT, prediction_section, tokenizer_section
 from training.evaluation.prompts import prompt_section
@@ -63,10 +63,12 @@ def evaluate(model: str | WorldModel, config: EvaluationConfig, out: str | Path)
     sections = []
 
     wanted = config.sections
+    if "prediction" in wanted or "distance" in wanted:
+        ahead = futures(world, scenes.frames_BTHWC, codes_BM, random_BM)
     if "tokenizer" in wanted:
         sections.append(tokenizer_section(world, game, scenes))
     if "prediction" in wanted:
-        sections.append(prediction_section(world, game, scenes, codes_BM, random_BM))
+        sections.append(prediction_section(game, scenes, ahead))
     if "agreement" in wanted or "retrieval" in wanted:
         # Codes are given their meaning on validation levels, never on those reported.
         other = game_on(*VALIDATION_LEVELS)
@@ -88,11 +90,7 @@ def evaluate(model: str | WorldModel, config: EvaluationConfig, out: str | Path)
         sections.append(consistency_section(world, starts_STHWC))
     if "distance" in wanted:
         others = game.scenes(config.num_scenes, num_frames, config.seed + 2)
-        sections.append(
-            distance_section(
-                world, scenes.frames_BTHWC, others.frames_BTHWC, codes_BM, random_BM, config.i3d
-            )
-        )
+        sections.append(distance_section(ahead, others.frames_BTHWC[:, PROMPT_FRAMES:], config.i3d))
     if "drift" in wanted:
         sections.append(drift_section(world, starts_STHWC, scenes.frames_BTHWC, codes_BM))
     if "prompts" in wanted:

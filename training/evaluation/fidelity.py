@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 
 from genie_env.envs.coinrun_state import KINDS
 from genie_env.world_model import WorldModel
-from training.evaluation.dreams import PROMPT_FRAMES, dream, reconstruct
+from training.evaluation.dreams import PROMPT_FRAMES, Futures, reconstruct
 from training.evaluation.report import curve_png
 from training.evaluation.scenes import RealGame, Scenes
 from training.evaluation.sections import Figure, Row, Section, bootstrap, share, strips_png
@@ -70,21 +70,11 @@ def tokenizer_section(world: WorldModel, game: RealGame, scenes: Scenes) -> Sect
     )
 
 
-def prediction_section(
-    world: WorldModel,
-    game: RealGame,
-    scenes: Scenes,
-    codes_BM: np.ndarray,
-    random_BM: np.ndarray,
-) -> Section:
-    """codes_BM: latent actions inferred from the clips; random_BM: drawn without looking."""
+def prediction_section(game: RealGame, scenes: Scenes, futures: Futures) -> Section:
     real = scenes.frames_BTHWC
-    prompt, future = real[:, :PROMPT_FRAMES], real[:, PROMPT_FRAMES:]
+    prompt = real[:, :PROMPT_FRAMES]
+    future, decoded, dreamt, at_random = futures
     ahead = future.shape[1]
-    decoded = reconstruct(world, real)[:, PROMPT_FRAMES:]
-    actions = slice(PROMPT_FRAMES - 1, PROMPT_FRAMES - 1 + ahead)
-    dreamt = dream(world, prompt, codes_BM[:, actions], what="prediction").frames_BNHWC
-    at_random = dream(world, prompt, random_BM[:, actions], what="random").frames_BNHWC
     near_BN, random_BN = psnr(dreamt, future), psnr(at_random, future)
     copy_BN, ceiling_BN = psnr(prompt[:, -1:], future), psnr(decoded, future)
     rows = [
