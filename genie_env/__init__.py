@@ -10,4 +10,8 @@ __version__ = "0.1.0"
 
 # No max_episode_steps: a dream runs as long as its user likes; gym.make(..., max_episode_steps=N)
 # sets a limit.
-gymnasium.register(id="GenieEnv-v0", entry_point="genie_env.envs.single:GenieEnv")
+gymnasium.register(
+    id="GenieEnv-v0",
+    entry_point="genie_env.envs.single:GenieEnv",
+    vector_entry_point="genie_env.envs.vector:GenieVectorEnv",
+)

@@ -5,8 +5,7 @@ Shapes: T frames, H W pixels (H = W = the model's frame size), C = 3 channels (R
 
 import operator
 import time
-from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import DependencyNotInstalled, ResetNeeded
 
-from genie_env.envs.prompts import check_prompt, describe_prompt, draw_prompt, load_prompt
+from genie_env.envs.settings import DreamSettings
 from genie_env.world_model import WorldModel
 
 WINDOW_SIZE = 512  # pixels, about: a whole multiple of the frame size keeps the pixels square
@@ -102,18 +101,8 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
             )
         if render_mode == "human":
             _import_pygame()
-        if not isinstance(temperature, Real | None):
-            raise TypeError(f"temperature is {temperature!r}; accepted: a number >= 0, or None")
-        if not isinstance(maskgit_steps, Integral | None):
-            raise TypeError(f"maskgit_steps is {maskgit_steps!r}; accepted: an integer, or None")
-        self.model = _load_model(model, device)
-        sampling = self.model.config.sampling
-        self.temperature = sampling.temperature if temperature is None else temperature
-        self.maskgit_steps = sampling.steps if maskgit_steps is None else maskgit_steps
-        # Made for its checks only: a value out of range raises here, not at the first step.
-        replace(sampling, temperature=self.temperature, steps=self.maskgit_steps)
-        check_prompt(prompt, len(self.model.prompts))
-        self.prompt = prompt
+        self._settings = DreamSettings(prompt, model, temperature, maskgit_steps, device)
+        self.model = self._settings.model
         self.render_mode = render_mode
 
         size = self.model.config.frame_size
@@ -139,23 +128,11 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         Raises:
             ValueError: other options; else as `genie_env.envs.prompts.load_prompt`.
         """
-        options = options or {}
-        if unknown := sorted(options.keys() - {"prompt"}):
-            raise ValueError(f"unknown reset options {unknown}; accepted: 'prompt'")
         super().reset(seed=seed)
-        config, shipped_PTHWC = self.model.config, self.model.prompts
-        prompt = draw_prompt(options.get("prompt", self.prompt), self.np_random, len(shipped_PTHWC))
-        frames_THWC = load_prompt(
-            prompt,
-            config.frame_size,
-            look=config.look,
-            shipped_PTHWC=shipped_PTHWC,
-            max_frames=config.context_frames,
-        )
-        world_seed = int(self.np_random.integers(2**63))
+        start = self._settings.draw_start(self.np_random, options or {})
         started = time.perf_counter()
-        self._world = self.model.start(frames_THWC[None], seeds=[world_seed])
-        info = self._observe(started) | {"prompt": describe_prompt(prompt)}
+        self._world = self.model.start(start.frames_THWC[None], seeds=[start.seed])
+        info = self._observe(started) | {"prompt": start.prompt}
         assert self._frame_HWC is not None
         return self._frame_HWC.copy(), info
 
@@ -179,8 +156,8 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         self.model.step(
             self._world,
             np.array([code]),
-            temperature=self.temperature,
-            steps=self.maskgit_steps,
+            temperature=self._settings.temperature,
+            steps=self._settings.maskgit_steps,
         )
         info = self._observe(started)
         reward_B, terminated_B = self.model.outcome(self._world)
@@ -273,22 +250,6 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         pygame.event.pump()
         pygame.display.flip()
         self._clock.tick(self.metadata["render_fps"])
-
-
-def _load_model(model: Any, device: str | None) -> WorldModel:
-    if isinstance(model, WorldModel):
-        if device is not None:
-            raise ValueError(
-                f"device={device!r} with a loaded model: move it yourself with model.to(...); "
-                "device is for models given by name"
-            )
-        return model
-    if isinstance(model, str | Path):
-        return WorldModel.from_pretrained(model, device=device)
-    raise TypeError(
-        f"model of type {type(model).__name__}; accepted: the name of a shipped checkpoint, a "
-        "folder, a hub id, or a loaded WorldModel"
-    )
 
 
 def _import_pygame() -> Any:

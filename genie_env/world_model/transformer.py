@@ -124,6 +124,20 @@ class TemporalCache:
         copy.kv_L2BNHWE = self.kv_L2BNHWE.clone()
         return copy
 
+    def select(self, world_B: Tensor) -> TemporalCache:
+        """An independent cache of those worlds, int64 (B,), each as often as it is named."""
+        copy = self.clone()
+        copy.kv_L2BNHWE = self.kv_L2BNHWE[:, :, world_B]
+        copy.time_B = self.time_B[world_B]
+        copy._prepare()
+        return copy
+
+    def put(self, world_B: Tensor, other: TemporalCache) -> None:
+        """Replace those worlds, int64 (B,), by the B worlds of another cache."""
+        self.kv_L2BNHWE[:, :, world_B] = other.kv_L2BNHWE
+        self.time_B = self.time_B.index_copy(0, world_B, other.time_B)
+        self._prepare()
+
 
 class Attention(nn.Module):
     """Projections and QK norm; which tokens attend to which is the subclass's affair."""

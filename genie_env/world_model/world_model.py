@@ -1,7 +1,7 @@
 """WorldModel: tokenizer, latent actions and dynamics in one bundle that can be stepped.
 
-Shapes: B worlds, T frames, M = T - 1 transitions, N tokens in a frame, H W pixels, C = 3,
-P shipped prompts.
+Shapes: B worlds, T frames, M = T - 1 transitions, N tokens in a frame, h w their grid, E latent
+width, H W pixels, C = 3, P shipped prompts.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class WorldState:
     """fp32, nats a token: how unsure the model was of the newest frame (0 for a prompt)."""
     generators: list[torch.Generator]
     history: TemporalCache
-    decoder: TemporalCache
+    decoder: TemporalCache | None
+    """None: frames are never decoded."""
     undecoded: list[Tensor]
     """Tokens of the frames that `render` has not been asked for yet."""
     frames_BHWC: Tensor | None = None
@@ -135,9 +136,50 @@ class WorldState:
             self,
             generators=[_copy_generator(g) for g in self.generators],
             history=self.history.clone(),
-            decoder=self.decoder.clone(),
+            decoder=self.decoder and self.decoder.clone(),
             undecoded=list(self.undecoded),
         )
+
+    def select(self, worlds: Sequence[int] | np.ndarray) -> WorldState:
+        """An independent state of those worlds, each as often as it is named. Frames that are to
+        be decoded must have been (`WorldModel.render`); else ValueError."""
+        world_B = self._indices(worlds)
+        return replace(
+            self,
+            tokens_BN=self.tokens_BN[world_B],
+            entropy_B=self.entropy_B[world_B.cpu().numpy()],
+            generators=[_copy_generator(self.generators[b]) for b in world_B.tolist()],
+            history=self.history.select(world_B),
+            decoder=self.decoder and self.decoder.select(world_B),
+            undecoded=[],
+            frames_BHWC=None if self.frames_BHWC is None else self.frames_BHWC[world_B],
+        )
+
+    def put(self, worlds: Sequence[int] | np.ndarray, other: WorldState) -> None:
+        """Replace some worlds, distinct indices, by those of another state, in that order; the
+        other worlds go on as if nothing had happened. ValueError where the numbers differ, where
+        only one of the two is decoded, or where frames are still to be."""
+        world_B = self._indices(worlds)
+        other._indices([])
+        if len(world_B) != len(other):
+            raise ValueError(f"{len(other)} worlds cannot take the places of {len(world_B)}")
+        if (self.decoder is None) != (other.decoder is None):
+            raise ValueError("one state was started with decode=False, the other was not")
+        self.tokens_BN = self.tokens_BN.index_copy(0, world_B, other.tokens_BN)
+        self.entropy_B = self.entropy_B.copy()
+        self.entropy_B[world_B.cpu().numpy()] = other.entropy_B
+        for b, generator in zip(world_B.tolist(), other.generators, strict=True):
+            self.generators[b] = _copy_generator(generator)
+        self.history.put(world_B, other.history)
+        if self.decoder is not None and other.decoder is not None:
+            assert self.frames_BHWC is not None and other.frames_BHWC is not None
+            self.decoder.put(world_B, other.decoder)
+            self.frames_BHWC = self.frames_BHWC.index_copy(0, world_B, other.frames_BHWC)
+
+    def _indices(self, worlds: Sequence[int] | np.ndarray) -> Tensor:
+        if self.undecoded:
+            raise ValueError("render the worlds first: their newest frames are not decoded yet")
+        return torch.as_tensor(np.asarray(worlds, np.int64), device=self.tokens_BN.device)
 
 
 class WorldModel(
@@ -183,13 +225,17 @@ class WorldModel(
 
     @torch.no_grad()
     def start(
-        self, frames_BTHWC: np.ndarray | Tensor, seeds: Sequence[int] | None = None
+        self,
+        frames_BTHWC: np.ndarray | Tensor,
+        seeds: Sequence[int] | None = None,
+        decode: bool = True,
     ) -> WorldState:
         """Worlds that begin with these frames, T >= 1; the latent actions between several frames
         are inferred, so that the worlds start in motion.
 
         frames_BTHWC: uint8. seeds: one an world (random if None). The first `render` shows the
-        last of the frames as the tokenizer sees it. Raises TypeError, ValueError.
+        last of the frames as the tokenizer sees it. decode: False for worlds whose frames nobody
+        looks at, only their `latents`. Raises TypeError, ValueError.
         """
         frames = self._check_frames(frames_BTHWC)
         num_worlds, num_frames = frames.shape[:2]
@@ -209,8 +255,8 @@ class WorldModel(
             entropy_B=np.zeros(num_worlds, np.float32),
             generators=[torch.Generator(self.device).manual_seed(int(s)) for s in seeds],
             history=history,
-            decoder=self.tokenizer.new_decoder_cache(num_worlds),
-            undecoded=list(tokens_BTN.unbind(1)),
+            decoder=self.tokenizer.new_decoder_cache(num_worlds) if decode else None,
+            undecoded=list(tokens_BTN.unbind(1)) if decode else [],
         )
 
     @torch.no_grad()
@@ -243,6 +289,8 @@ class WorldModel(
         )
         self.dynamics.commit(tokens_BN, actions, state.history)
         state.tokens_BN, state.entropy_B = tokens_BN, entropy_B.cpu().numpy()
+        if state.decoder is None:
+            return
         state.undecoded.append(tokens_BN)
         state.frames_BHWC = None
         decoder = self.config.tokenizer.decoder
@@ -254,13 +302,23 @@ class WorldModel(
 
     @torch.no_grad()
     def render(self, state: WorldState) -> np.ndarray:
-        """The newest frame of every world, uint8 (B, H, W, 3), a fresh array."""
+        """The newest frame of every world, uint8 (B, H, W, 3), a fresh array. ValueError for
+        worlds started with `decode=False`."""
+        if state.decoder is None:
+            raise ValueError("these worlds were started with decode=False: they have no frames")
         for tokens_BN in state.undecoded:
             state.frames_BHWC = self.tokenizer.decode_step(tokens_BN, state.decoder)
             state.decoder.advance()
         state.undecoded = []
         assert state.frames_BHWC is not None
         return state.frames_BHWC.cpu().numpy().copy()
+
+    def latents(self, state: WorldState) -> np.ndarray:
+        """The newest frame of every world as the vectors its tokens stand for, on their grid:
+        fp32 (B, h, w, E), each number in [-1, 1] with FSQ. No pixel is decoded."""
+        grid = self.config.tokenizer.grid
+        vectors_BNE = self.tokenizer.quantizer.lookup(state.tokens_BN).float()
+        return vectors_BNE.unflatten(1, (grid, grid)).cpu().numpy()
 
     def outcome(self, state: WorldState) -> tuple[np.ndarray, np.ndarray]:
         """Reward fp32 (B,) and termination bool (B,) of the newest frame: the paper's action-free
