@@ -103,7 +103,7 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._ended_B = np.zeros(self.num_envs, bool)
         self._elapsed_B = np.zeros(self.num_envs, np.int64)
 
-    def reset(  # type: ignore[override]
+    def reset(
         self,
         *,
         seed: int | Sequence[int | None] | None = None,
