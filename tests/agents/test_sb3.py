@@ -123,7 +123,9 @@ def test_images_are_tiled(dream):
 
 def test_the_real_game_too():
     env = SB3VecEnv(
-        CoinRunVectorEnv(4, look="plain", start_level=10_000, num_levels=10, frame_skip=3)
+        CoinRunVectorEnv(
+            4, look="plain", start_level=10_000, num_levels=10, frame_skip=3, num_threads=0
+        )
     )
     env.reset()
     ended = 0
@@ -137,6 +139,7 @@ def test_the_real_game_too():
     assert ended > 2
     model = policy(VecTransposeImage(VecMonitor(env)))
     model.learn(32)
+    env.close()
 
 
 def test_what_is_refused(dream, tiny_model, prompt):

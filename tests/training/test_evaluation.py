@@ -111,6 +111,7 @@ def test_erased_coins_are_where_the_yellow_was():
             bare, _ = env.set_states([env.erase(state, "coin")], [31])
             differs = (bare[31] != frame).any(-1)
             assert (differs & yellow).sum() >= 0.8 * yellow.sum()
+    env.close()
     assert seen
 
 
