@@ -334,7 +334,12 @@ def test_a_run_can_start_from_a_bundle(experiment, tmp_path):
             assert torch.equal(value, theirs[key]), f"{name}.{key}"
     fresh = model.latent_actions.state_dict()["to_latent.weight"]
     assert not torch.equal(fresh, source.latent_actions.state_dict()["to_latent.weight"])
-    other = replace(stopped, tokenizer=replace(experiment.tokenizer, frame_size=32))
+    other = replace(
+        stopped,
+        tokenizer=replace(
+            experiment.tokenizer, quantizer=replace(experiment.tokenizer.quantizer, levels=(3, 3))
+        ),
+    )
     with pytest.raises(ValueError, match="another tokenizer than this experiment"):
         stages.train_tokenizer(other, tmp_path / "c", data, [])
     with pytest.raises(ValueError, match="start_parts has .'decoder'.; known: tokenizer"):
