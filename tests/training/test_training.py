@@ -343,7 +343,7 @@ def test_a_run_can_start_from_a_bundle(experiment, tmp_path):
     with pytest.raises(ValueError, match="another tokenizer than this experiment"):
         stages.train_tokenizer(other, tmp_path / "c", data, [])
     with pytest.raises(ValueError, match="start_parts has .'decoder'.; known: tokenizer"):
-        stages.train_world(replace(stopped, start_parts=("decoder",)), tmp_path / "b", data, [])
+        stages.train_tokenizer(replace(stopped, start_parts=("decoder",)), tmp_path / "d", data, [])
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
