@@ -52,7 +52,7 @@ def export_videos(store: Path, out: Path) -> None:
 
 
 def train(
-    stage: tyro.conf.Positional[Literal["tokenizer", "world", "decoder", "all"]],
+    stage: tyro.conf.Positional[Literal["tokenizer", "actions", "world", "decoder", "all"]],
     preset: str = "coinrun-plain",
     run: Path | None = None,
     data: tuple[Path, ...] = (),
@@ -66,7 +66,8 @@ def train(
     The same command resumes; SIGTERM and Ctrl-C save first.
 
     Args:
-        stage: What to train; `world` needs the tokenizer of the same run, `decoder` its world.
+        stage: What to train. `world`, the dynamics, needs the tokenizer and latent actions of
+            the same run; `decoder` needs its world.
         preset: coinrun-plain, coinrun, paper or debug.
         run: Folder of the run (default runs/PRESET); the bundle ends in RUN/model.
         data: Clip stores to train on; the preset's own are collected if none is given.
@@ -74,19 +75,11 @@ def train(
         max_minutes: Save and stop a stage after this long.
         change: Fields of the preset to change: `world_loop.steps=300 start_from=coinrun-plain`.
     """
-    from dataclasses import replace
-
     from training import run as stages
     from training.loop import TrainingStopped
     from training.presets import load_preset
 
-    experiment = load_preset(preset, change)
-    experiment = replace(
-        experiment,
-        tokenizer_loop=replace(experiment.tokenizer_loop, max_minutes=max_minutes),
-        world_loop=replace(experiment.world_loop, max_minutes=max_minutes),
-        decoder_loop=replace(experiment.decoder_loop, max_minutes=max_minutes),
-    )
+    experiment = load_preset(preset, change).paused_after(max_minutes)
     run = run or Path("runs") / preset
     stores, checks = list(data), list(validation)
     if not stores:
@@ -95,11 +88,13 @@ def train(
     try:
         if stage in ("tokenizer", "all"):
             stages.train_tokenizer(experiment, run, stores, checks)
+        if stage == "actions" or (stage == "all" and experiment.actions_loop):
+            stages.train_actions(experiment, run, stores, checks)
         if stage in ("world", "all"):
             stages.train_world(experiment, run, stores, checks)
         if stage in ("decoder", "all"):
             stages.train_decoder(experiment, run, stores, checks)
-        if stage != "tokenizer":
+        if stage not in ("tokenizer", "actions"):
             print(f'done: gym.make("GenieEnv-v0", model="{run / "model"}")')
     except TrainingStopped as stopped:
         print(stopped)

@@ -41,6 +41,8 @@ class Experiment:
     latent_actions_loss: LatentActionLossConfig = field(default_factory=LatentActionLossConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     dynamics_loss: DynamicsLossConfig = field(default_factory=DynamicsLossConfig)
+    actions_loop: LoopConfig | None = None
+    """For the latent action model by itself, before the dynamics; None: only with them."""
     world_loss: WorldLossConfig = field(default_factory=WorldLossConfig)
     world_loop: LoopConfig = field(default_factory=LoopConfig)
     decoder_loss: TokenizerLossConfig = field(
@@ -54,6 +56,16 @@ class Experiment:
     """A world model (name, folder or hub id) whose weights the run begins with."""
     start_parts: tuple[str, ...] = ("tokenizer", "latent_actions", "dynamics")
     """Which of its parts; they must be of the experiment's own sizes."""
+
+    def paused_after(self, minutes: float | None) -> Experiment:
+        """The same experiment, each stage of which saves and stops after so many minutes."""
+        return replace(
+            self,
+            tokenizer_loop=replace(self.tokenizer_loop, max_minutes=minutes),
+            actions_loop=self.actions_loop and replace(self.actions_loop, max_minutes=minutes),
+            world_loop=replace(self.world_loop, max_minutes=minutes),
+            decoder_loop=replace(self.decoder_loop, max_minutes=minutes),
+        )
 
     def validation_data(self) -> tuple[CollectConfig, ...]:
         """The same behaviour on the validation levels."""
@@ -89,9 +101,12 @@ def coinrun_plain() -> Experiment:
         data=(CollectConfig(out="data/coinrun-plain", num_frames=655_360, look="plain"),),
         tokenizer_loop=LoopConfig(steps=3_400, batch_size=6, clip_frames=12, compile=True),
         dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=4, num_heads=6)),
-        world_loss=WorldLossConfig(dynamics_from=0.35, freeze_actions_at=0.35),
+        actions_loop=LoopConfig(
+            steps=2_200, batch_size=12, clip_frames=8, warmup_steps=100, compile=True
+        ),
+        world_loss=WorldLossConfig(freeze_actions_at=0.0),
         world_loop=LoopConfig(
-            steps=6_000, batch_size=3, clip_frames=24, learning_rate=8e-4, compile=True
+            steps=4_000, batch_size=3, clip_frames=24, learning_rate=8e-4, compile=True
         ),
         decoder_loop=LoopConfig(
             steps=1_500, batch_size=6, clip_frames=12, learning_rate=6e-4, compile=True
@@ -117,7 +132,10 @@ def coinrun() -> Experiment:
             steps=12_000, batch_size=64, clip_frames=12, compile=True, save_every_minutes=2
         ),
         dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=6, num_heads=6)),
-        world_loss=WorldLossConfig(dynamics_from=0.2, freeze_actions_at=0.2),
+        actions_loop=LoopConfig(
+            steps=6_000, batch_size=192, clip_frames=8, compile=True, save_every_minutes=2
+        ),
+        world_loss=WorldLossConfig(freeze_actions_at=0.0),
         world_loop=LoopConfig(
             steps=12_000,
             batch_size=48,
@@ -172,7 +190,7 @@ def paper() -> Experiment:
             decoder=size,
             quantizer=replace(codes, num_codes=6),
         ),
-        latent_actions_loss=LatentActionLossConfig(forward_first=0.0, relative=False),
+        latent_actions_loss=LatentActionLossConfig(forward_first=0.0, measure="squared"),
         dynamics=DynamicsConfig(replace(size, num_layers=12), history="masked"),
         dynamics_loss=DynamicsLossConfig(
             mask_schedule="uniform", min_mask=0.5, corrupt_history=0.0
@@ -213,6 +231,8 @@ def debug() -> Experiment:
         tokenizer_loop=loop,
         latent_actions=tiny.latent_actions,
         dynamics=tiny.dynamics,
+        actions_loop=loop,
+        world_loss=WorldLossConfig(freeze_actions_at=0.0),
         world_loop=loop,
         decoder_loop=loop,
         validation_frames=1_024,

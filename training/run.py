@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from genie_env.world_model import WorldModel
 from genie_env.world_model.tokenizer import VideoTokenizer
 from training.data.clip_store import ClipStore
 from training.data.collect import collect
+from training.latent_actions import LatentActionStage
 from training.loop import processes, train
 from training.presets import Experiment
 from training.tokenizer import TokenizerStage
@@ -39,13 +40,7 @@ def remember(experiment: Experiment, run_dir: Path) -> None:
 
     Raises ValueError for another one. `max_minutes` may differ: it only says when to pause.
     """
-    unpaused = replace(
-        experiment,
-        tokenizer_loop=replace(experiment.tokenizer_loop, max_minutes=None),
-        world_loop=replace(experiment.world_loop, max_minutes=None),
-        decoder_loop=replace(experiment.decoder_loop, max_minutes=None),
-    )
-    text = json.dumps(asdict(unpaused), indent=2) + "\n"
+    text = json.dumps(asdict(experiment.paused_after(None)), indent=2) + "\n"
     path = run_dir / "experiment.json"
     run_dir.mkdir(parents=True, exist_ok=True)
     with processes().main_process_first():
@@ -78,7 +73,7 @@ def start_weights(experiment: Experiment, parts: dict[str, torch.nn.Module]) -> 
 def train_tokenizer(
     experiment: Experiment, run_dir: Path, data: Sequence[Path], validation: Sequence[Path]
 ) -> None:
-    """Stage one; ends with `run_dir/tokenizer.safetensors`. Resumes where it left off."""
+    """First; ends with `run_dir/tokenizer.safetensors`. Resumes where it left off."""
     remember(experiment, run_dir)
     frames = experiment.tokenizer_loop.clip_frames
     stores = _open_stores(data, validation, frames, experiment)
@@ -87,40 +82,63 @@ def train_tokenizer(
     stage = TokenizerStage(experiment.tokenizer, experiment.tokenizer_loss)
     start_weights(experiment, {"tokenizer": stage.tokenizer})
     train(stage, experiment.tokenizer_loop, run_dir / "tokenizer", *stores)
-    with processes().main_process_first():
-        if processes().is_main_process:
-            partial = run_dir / "tokenizer.partial"
-            save_file(_cpu_weights(stage.tokenizer), partial)
-            partial.rename(run_dir / "tokenizer.safetensors")
+    _save_weights(stage.tokenizer, run_dir / "tokenizer.safetensors")
+
+
+def train_actions(
+    experiment: Experiment, run_dir: Path, data: Sequence[Path], validation: Sequence[Path]
+) -> None:
+    """The latent action model by itself; ends with `run_dir/latent_actions.safetensors`.
+
+    Raises ValueError for an experiment that trains it with the dynamics (no `actions_loop`).
+    """
+    if experiment.actions_loop is None:
+        raise ValueError(
+            "this preset trains latent actions together with the dynamics: `genie train world`"
+        )
+    remember(experiment, run_dir)
+    stores = _open_stores(data, validation, experiment.actions_loop.clip_frames, experiment)
+    set_seed(experiment.actions_loop.seed)
+    stage = LatentActionStage(experiment.latent_actions, experiment.latent_actions_loss)
+    start_weights(experiment, {"latent_actions": stage.encoder})
+    train(stage, experiment.actions_loop, run_dir / "actions", *stores)
+    _save_weights(stage.encoder, run_dir / "latent_actions.safetensors")
 
 
 def train_world(
     experiment: Experiment, run_dir: Path, data: Sequence[Path], validation: Sequence[Path]
 ) -> WorldModel:
-    """Stage two, on stage one's tokenizer (or that of `start_from`, if there was no stage one);
-    ends with the bundle in `run_dir/model`."""
+    """Dynamics, and the latent action model unless it is finished; on the weights of the stages
+    before, or those of `start_from` where there was no such stage. Ends with the bundle in
+    `run_dir/model`."""
     remember(experiment, run_dir)
-    weights = run_dir / "tokenizer.safetensors"
-    borrowed = experiment.start_from and "tokenizer" in experiment.start_parts
-    if not (weights.exists() or borrowed):
-        raise FileNotFoundError(
-            f"{weights} is missing: run `genie train tokenizer` with the same --run first"
-        )
     set_seed(experiment.world_loop.seed)
-    tokenizer = VideoTokenizer(experiment.tokenizer)
-    if weights.exists():
-        tokenizer.load_state_dict(load_file(weights))
-    else:
-        start_weights(experiment, {"tokenizer": tokenizer})
     stage = WorldStage(
-        tokenizer,
+        VideoTokenizer(experiment.tokenizer),
         experiment.latent_actions,
         experiment.latent_actions_loss,
         experiment.dynamics,
         experiment.dynamics_loss,
         experiment.world_loss,
     )
-    start_weights(experiment, {"latent_actions": stage.actions.encoder, "dynamics": stage.dynamics})
+    parts = {
+        "tokenizer": stage.tokenizer,
+        "latent_actions": stage.actions.encoder,
+        "dynamics": stage.dynamics,
+    }
+    needed = {"tokenizer": "tokenizer"}
+    if not experiment.world_loss.freeze_actions_at:
+        needed["latent_actions"] = "actions"
+    for name in ("tokenizer", "latent_actions"):
+        weights = run_dir / f"{name}.safetensors"
+        borrowed = experiment.start_from and name in experiment.start_parts
+        if weights.exists():
+            parts.pop(name).load_state_dict(load_file(weights))
+        elif name in needed and not borrowed:
+            raise FileNotFoundError(
+                f"{weights} is missing: run `genie train {needed[name]}` with the same --run first"
+            )
+    start_weights(experiment, parts)
     frames = experiment.world_loop.clip_frames
     store, validation_store = _open_stores(data, validation, frames, experiment)
     train(stage, experiment.world_loop, run_dir / "world", store, validation_store)
@@ -133,7 +151,7 @@ def train_world(
 def train_decoder(
     experiment: Experiment, run_dir: Path, data: Sequence[Path], validation: Sequence[Path]
 ) -> WorldModel:
-    """Stage three: the tokenizer's decoder goes on learning, in the bundle of stage two.
+    """Last: the tokenizer's decoder goes on learning, in the bundle of `train_world`.
 
     The encoder is left alone, so that the tokens mean to the dynamics what they did.
     """
@@ -191,6 +209,15 @@ def _open_stores(
         _open_store(data, clip_frames, experiment),
         _open_store(validation, clip_frames, experiment) if validation else None,
     )
+
+
+def _save_weights(module: torch.nn.Module, path: Path) -> None:
+    """Under its final name only once it is whole."""
+    with processes().main_process_first():
+        if processes().is_main_process:
+            partial = path.with_suffix(".partial")
+            save_file(_cpu_weights(module), partial)
+            partial.rename(path)
 
 
 def _cpu_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -49,6 +49,8 @@ NUM_ACTIONS = len(ACTION_MEANINGS)
 LEFT, LEFT_JUMP, NOOP, JUMP, RIGHT, RIGHT_JUMP = 1, 2, 4, 5, 7, 8
 DISTINCT_ACTIONS = tuple(range(9))
 """The buttons that differ from one another in CoinRun."""
+EFFECTIVE_ACTION = np.array([a if a in DISTINCT_ACTIONS else NOOP for a in range(NUM_ACTIONS)])
+"""int64 (15,): each button, the letters as the no-op that they are."""
 
 _STATE_MAGIC = b"CRS1"
 # magic, look, difficulty, engine steps of the running episode, CRC of the engine's own bytes

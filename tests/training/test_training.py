@@ -15,6 +15,7 @@ from genie_env.world_model import WorldModel
 from genie_env.world_model.tokenizer import VideoTokenizer
 from training import run as stages
 from training.data.clip_store import ClipStore
+from training.latent_actions import LatentActionLossConfig, LatentActionStage
 from training.loop import (
     LoopConfig,
     TrainingStopped,
@@ -116,22 +117,6 @@ def test_the_world_stage_learns_and_leaves_the_tokenizer_alone(experiment, store
         assert torch.equal(value, before[key]), key
 
 
-def test_dynamics_wait_for_their_turn(experiment, store, tmp_path):
-    stage = world_stage(experiment, dynamics_from=0.5, freeze_actions_at=0.5)
-    before = {k: v.clone() for k, v in stage.state_dict().items()}
-    config = LoopConfig(steps=6, batch_size=2, clip_frames=6, warmup_steps=1, log_every=1)
-    for _ in range(3):
-        with pytest.raises(TrainingStopped):
-            train(stage, replace(config, max_minutes=1e-9), tmp_path / "run", store)
-
-    def changed(part):
-        return [k for k, v in stage.state_dict().items() if part in k and not v.equal(before[k])]
-
-    assert changed("actions.") and not changed("dynamics.")
-    train(stage, config, tmp_path / "run", store)
-    assert changed("dynamics.")
-
-
 def test_frozen_actions_do_not_change_by_decay_statistics_or_momentum(experiment, store, tmp_path):
     stage = world_stage(experiment, freeze_actions_at=0.0)
     before = {k: v.clone() for k, v in stage.actions.state_dict().items()}
@@ -220,13 +205,15 @@ def test_patch_errors_are_means_of_squares():
 def test_the_whole_way_from_the_game_to_a_world(experiment, tmp_path):
     data, validation = stages.collect_missing(experiment)
     stages.train_tokenizer(experiment, tmp_path, data, validation)
+    stages.train_actions(experiment, tmp_path, data, validation)
     model = stages.train_world(experiment, tmp_path, data, validation)
     loaded = WorldModel.from_pretrained(tmp_path / "model", dtype=torch.float32)
     assert loaded.config.look == "plain"
     assert loaded.config.frame_skip == 3
     assert loaded.prompts.shape[1:] == (4, 64, 64, 3)
-    weights = load_file(tmp_path / "tokenizer.safetensors")
-    assert torch.equal(model.tokenizer.to_latent.weight, weights["to_latent.weight"])
+    for part in ("tokenizer", "latent_actions"):
+        weights = load_file(tmp_path / f"{part}.safetensors")
+        assert torch.equal(getattr(model, part).to_latent.weight, weights["to_latent.weight"])
     state = loaded.start(loaded.prompts[:2], [0, 1])
     loaded.step(state, [0, 7])
     assert loaded.render(state).shape == (2, 64, 64, 3)
@@ -261,9 +248,46 @@ def test_two_processes_train_with_the_same_command(tmp_path):
     assert WorldModel.from_pretrained(tmp_path / "runs" / "debug" / "model").config.num_actions == 8
 
 
-def test_world_without_tokenizer(experiment, tmp_path):
-    with pytest.raises(FileNotFoundError, match="genie train tokenizer"):
-        stages.train_world(experiment, tmp_path, [experiment.data[0].out], [])
+def test_latent_actions_can_learn_with_the_dynamics(experiment, tmp_path):
+    together = replace(experiment, actions_loop=None, world_loss=WorldLossConfig())
+    data, validation = stages.collect_missing(together)
+    stages.train_tokenizer(together, tmp_path, data, validation)
+    with pytest.raises(ValueError, match="together with the dynamics: `genie train world`"):
+        stages.train_actions(together, tmp_path, data, validation)
+    stages.train_world(together, tmp_path, data, validation)
+    logged = [json.loads(line) for line in (tmp_path / "world" / "log.jsonl").open()]
+    assert {"lam_relative_error", "dynamics_loss"} < logged[0].keys()
+
+
+def test_world_needs_the_stages_before_it(experiment, tmp_path):
+    data = [experiment.data[0].out]
+    with pytest.raises(FileNotFoundError, match="`genie train tokenizer`"):
+        stages.train_world(experiment, tmp_path, data, [])
+    stages.train_tokenizer(experiment, tmp_path, data, [])
+    with pytest.raises(FileNotFoundError, match="`genie train actions`"):
+        stages.train_world(experiment, tmp_path, data, [])
+
+
+def test_unknown_measure(experiment):
+    with pytest.raises(ValueError, match="unknown measure 'cubic'; known: root, relative, squared"):
+        LatentActionStage(experiment.latent_actions, LatentActionLossConfig(measure="cubic"))
+
+
+@pytest.mark.parametrize("measure", ["root", "relative", "squared"])
+def test_every_measure_of_a_transition_learns_one_clip(experiment, store, measure):
+    torch.manual_seed(0)
+    loss_config = LatentActionLossConfig(measure=measure, forward_first=0.0)
+    stage = LatentActionStage(experiment.latent_actions, loss_config)
+    frames = torch.from_numpy(store.clips([0]))
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-3)
+    errors = []
+    for _ in range(60):
+        loss, metrics = stage(frames, 0.5)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        errors.append(float(metrics["lam_relative_error"]))
+    assert errors[-1] < 0.6 * errors[0]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -317,6 +341,7 @@ def test_bad_changes(change, message):
 def test_a_run_can_start_from_a_bundle(experiment, tmp_path):
     data, validation = stages.collect_missing(experiment)
     stages.train_tokenizer(experiment, tmp_path / "a", data, validation)
+    stages.train_actions(experiment, tmp_path / "a", data, validation)
     stages.train_world(experiment, tmp_path / "a", data, validation)
     source = WorldModel.from_pretrained(tmp_path / "a" / "model", dtype=torch.float32)
     stopped = replace(
@@ -324,9 +349,11 @@ def test_a_run_can_start_from_a_bundle(experiment, tmp_path):
         start_from=str(tmp_path / "a" / "model"),
         start_parts=("tokenizer", "dynamics"),
         tokenizer_loop=replace(experiment.tokenizer_loop, steps=0),
+        actions_loop=replace(experiment.actions_loop, steps=0),
         world_loop=replace(experiment.world_loop, steps=0),
     )
     stages.train_tokenizer(stopped, tmp_path / "b", data, [])
+    stages.train_actions(stopped, tmp_path / "b", data, [])
     model = stages.train_world(stopped, tmp_path / "b", data, [])
     for name in ("tokenizer", "dynamics"):
         theirs = getattr(source, name).state_dict()

@@ -74,7 +74,7 @@ def test_an_action_is_read_off_no_later_frame():
     frames = video(6)
     changed = frames.clone()
     changed[:, 4] = 255 - changed[:, 4]
-    before, after = encoder.latents(frames), encoder.latents(changed)
+    before, after = (encoder.latents(encoder.features(video)) for video in (frames, changed))
     assert before.shape == (2, 5, 8)
     torch.testing.assert_close(before[:, :3], after[:, :3])
     assert not torch.allclose(before[:, 3], after[:, 3], atol=1e-3)
@@ -85,23 +85,30 @@ def test_the_forward_model_sees_the_past_and_the_action_only():
     config = TINY.latent_actions
     decoder = awake(LatentActionDecoder(config, 8))
     frames, actions = video(5), torch.randn(2, 4, 8)
-    guess = decoder(frames, actions)
+    features = torch.randn(2, 4, config.encoder.width)
+    guess = decoder(frames, actions, features)
     assert guess.shape == (2, 4, 64, 64, 3)
     changed = frames.clone()
     changed[:, 3] = 255 - changed[:, 3]
-    other = decoder(changed, actions)
+    other = decoder(changed, actions, features)
     # Guess m is for frame m + 1, from frames 0..m: frame 3 shows in guess 3 first.
     torch.testing.assert_close(guess[:, :3], other[:, :3])
     moved = actions.clone()
     moved[:, 1] += 1
-    other = decoder(frames, moved)
+    other = decoder(frames, moved, features)
     torch.testing.assert_close(guess[:, :1], other[:, :1])
     assert not torch.allclose(guess[:, 1], other[:, 1], atol=1e-3)
+    seen = features.clone()
+    seen[:, 1] += 1
+    other = decoder(frames, actions, seen)
+    # What the encoder saw of transition 1 may help with transition 2, never with itself.
+    torch.testing.assert_close(guess[:, :2], other[:, :2])
+    assert not torch.allclose(guess[:, 2], other[:, 2], atol=1e-3)
 
 
 def test_latent_actions_need_two_frames():
     with pytest.raises(ValueError, match="got 1 frame"):
-        LatentActionEncoder(TINY.latent_actions).latents(video(1))
+        LatentActionEncoder(TINY.latent_actions)(video(1))
 
 
 def dynamics_of(**changes):

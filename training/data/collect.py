@@ -79,7 +79,8 @@ def _redraws(percent: list[int]) -> Policy:
     """Keeps its last action with probability 1 - redraw. `percent`: how often each of the nine
     distinct buttons is drawn, in engine order: left+down, left, left+jump, down, no-op, jump,
     right+down, right, right+jump. Right-biased, so that the agent sees more than the first
-    screen, with enough of every other button that each one's effect is in the data."""
+    screen, with enough of every other button that each one's effect is in the data: what is rare
+    there shares a latent action with something common."""
     weights = np.array(percent, np.float64) / sum(percent)
 
     def policy(rng: np.random.Generator, last_B: np.ndarray, fresh_B: np.ndarray, redraw: float):
@@ -100,7 +101,7 @@ def _runner(rng: np.random.Generator, last_B: np.ndarray, fresh_B: np.ndarray, r
 # half of the time, one in two for a tenth of it.
 POLICIES: dict[str, Policy] = {
     "uniform": _uniform,
-    "walker": _redraws([3, 16, 2, 5, 16, 3, 5, 42, 8]),
+    "walker": _redraws([2, 24, 5, 2, 22, 5, 2, 33, 5]),
     "jumper": _redraws([2, 12, 10, 3, 8, 12, 3, 22, 28]),
     "runner": _runner,
 }

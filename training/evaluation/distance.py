@@ -12,7 +12,7 @@ import numpy as np
 
 from training.evaluation.dreams import PROMPT_FRAMES, Futures
 from training.evaluation.fvd import frechet_distance, i3d_features
-from training.evaluation.sections import CONFIDENCE, Estimate, Row, Section
+from training.evaluation.sections import Estimate, Row, Section
 from training.evaluation.video_features import video_features
 
 
@@ -59,12 +59,12 @@ def _distance(dreamt_SF: np.ndarray, real_SF: np.ndarray, draws: int = 200) -> E
     rng = np.random.default_rng(0)
     count = len(dreamt_SF)
     value = frechet_distance(dreamt_SF, real_SF)
-    drawn = [
-        frechet_distance(
-            dreamt_SF[rng.integers(count, size=count)], real_SF[rng.integers(count, size=count)]
-        )
-        for _ in range(draws)
-    ]
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, [tail, 100 - tail]) + value - np.mean(drawn)
-    return Estimate(value, float(low), float(high), count)
+    drawn = np.array(
+        [
+            frechet_distance(
+                dreamt_SF[rng.integers(count, size=count)], real_SF[rng.integers(count, size=count)]
+            )
+            for _ in range(draws)
+        ]
+    )
+    return Estimate.of(value, drawn + value - drawn.mean(), count)

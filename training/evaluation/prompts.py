@@ -18,7 +18,6 @@ from genie_env.envs.prompts import load_prompt
 from genie_env.world_model import WorldModel
 from training.evaluation.dreams import dream, reconstruct
 from training.evaluation.sections import (
-    CONFIDENCE,
     DRAWS,
     Estimate,
     Figure,
@@ -262,9 +261,7 @@ def _ratio(rows_S: np.ndarray, reference_S: np.ndarray, seed: int = 0) -> Estima
     with np.errstate(divide="ignore", invalid="ignore"):
         value = rows_S.mean() / reference_S.mean()
         drawn = again(rows_S) / again(reference_S)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, [tail, 100 - tail])
-    return Estimate(float(value), float(low), float(high), len(rows_S))
+    return Estimate.of(float(value), drawn, len(rows_S))
 
 
 def _rows(measured: dict[str, _Measured]) -> list[Row]:

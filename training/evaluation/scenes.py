@@ -78,7 +78,7 @@ class RealGame:
                 levels_B[b] = infos["level_seed"][b]
                 frames[b].append(obs_BHWC[b])
                 states[b].append(now[b])
-                actions[b].append(_fold(int(action_B[b])))
+                actions[b].append(coinrun.EFFECTIVE_ACTION[action_B[b]])
             obs_BHWC, _, terminated_B, truncated_B, infos = env.step(action_B)
             wait_B = wait_B - 1
             fresh_B = terminated_B | truncated_B
@@ -140,11 +140,6 @@ class RealGame:
             self._branches = self._make_env(num_worlds)
             self._branches.reset()
         return self._branches
-
-
-def _fold(action: int) -> int:
-    """The six letter buttons do nothing."""
-    return action if action in coinrun.DISTINCT_ACTIONS else coinrun.NOOP
 
 
 def effects(frames_BPHWC: np.ndarray, ended_BP: np.ndarray) -> np.ndarray:

@@ -26,6 +26,14 @@ class Estimate:
     count: int
     """Independent scenes it rests on."""
 
+    @classmethod
+    def of(cls, value: float, drawn: np.ndarray, count: int) -> Estimate:
+        """The value with the percentile interval of the same statistic of scenes `drawn` again;
+        nan where a draw held nothing to measure (no coin in any of its scenes)."""
+        tail = 100 * (1 - CONFIDENCE) / 2
+        low, high = np.nanpercentile(drawn, [tail, 100 - tail])
+        return cls(value, float(low), float(high), count)
+
 
 def bootstrap(
     rows_S: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean, seed: int = 0
@@ -42,10 +50,7 @@ def bootstrap(
         raise ValueError("no scene to measure on")
     rng = np.random.default_rng(seed)
     drawn = [statistic(rows_S[rng.integers(count, size=count)]) for _ in range(DRAWS)]
-    # A draw may hold nothing to measure (no coin in any of its scenes).
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.nanpercentile(drawn, [tail, 100 - tail])
-    return Estimate(float(statistic(rows_S)), float(low), float(high), count)
+    return Estimate.of(float(statistic(rows_S)), np.array(drawn), count)
 
 
 def share(counts_S2: np.ndarray) -> float:

@@ -245,9 +245,6 @@ class _Batches:
         self._labels = [ClipLabels(store) for store in self._stores]
         self._clips_each = clips_each
         self._rng = np.random.default_rng(seed)
-        # Letters do nothing in CoinRun: they count as no button.
-        self._button = np.arange(coinrun.NUM_ACTIONS)
-        self._button[len(coinrun.DISTINCT_ACTIONS) :] = coinrun.NOOP
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Clips uint8 (B, T, H, W, 3), T = 8 or 16; kind of damage (B,); buttons (B, M), -100
@@ -259,7 +256,7 @@ class _Batches:
         for store, labels in zip(self._stores, self._labels, strict=True):
             indices = rng.integers(len(store), size=self._clips_each)
             real = store.clips(indices)[:, :T]
-            pressed_BM = self._button[labels.actions(indices)[:, : T - 1]]
+            pressed_BM = coinrun.EFFECTIVE_ACTION[labels.actions(indices)[:, : T - 1]]
             for b, pressed_M in enumerate(pressed_BM):
                 kind = int(rng.integers(len(names)))
                 other = real[(b + 1) % len(real)]
