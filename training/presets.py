@@ -98,7 +98,7 @@ class Experiment:
 def coinrun_plain() -> Experiment:
     """Plain look, easy levels: what two CPU cores train in about two hours."""
     return Experiment(
-        data=(CollectConfig(out="data/coinrun-plain", num_frames=655_360, look="plain"),),
+        data=(CollectConfig(out="data/coinrun-plain", num_frames=262_144, look="plain"),),
         tokenizer_loop=LoopConfig(steps=3_400, batch_size=6, clip_frames=12, compile=True),
         dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=4, num_heads=6)),
         actions_loop=LoopConfig(
