@@ -17,6 +17,7 @@ def test_collect_train_and_step(tmp_path, monkeypatch):
     genie("collect", "--out", "data/video", "--num-frames", 1024, "--shard-frames", 512, "--look",
           "plain", "--num-envs", 8)  # fmt: skip
     genie("train", "tokenizer", "--preset", "debug", "--run", "runs/a", "--data", "data/video")
+    genie("train", "actions", "--preset", "debug", "--run", "runs/a", "--data", "data/video")
     genie("train", "world", "--preset", "debug", "--run", "runs/a", "--data", "data/video")
 
     import gymnasium as gym
