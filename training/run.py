@@ -126,17 +126,18 @@ def train_world(
         "latent_actions": stage.actions.encoder,
         "dynamics": stage.dynamics,
     }
-    needed = {"tokenizer": "tokenizer"}
-    if not experiment.world_loss.freeze_actions_at:
-        needed["latent_actions"] = "actions"
-    for name in ("tokenizer", "latent_actions"):
+    finished = not experiment.world_loss.freeze_actions_at
+    for name, before, needed in (
+        ("tokenizer", "tokenizer", True),
+        ("latent_actions", "actions", finished),
+    ):
         weights = run_dir / f"{name}.safetensors"
         borrowed = experiment.start_from and name in experiment.start_parts
         if weights.exists():
             parts.pop(name).load_state_dict(load_file(weights))
-        elif name in needed and not borrowed:
+        elif needed and not borrowed:
             raise FileNotFoundError(
-                f"{weights} is missing: run `genie train {needed[name]}` with the same --run first"
+                f"{weights} is missing: run `genie train {before}` with the same --run first"
             )
     start_weights(experiment, parts)
     frames = experiment.world_loop.clip_frames

@@ -63,13 +63,14 @@ class WorldStage(nn.Module):
             self.actions.eval()
             with torch.no_grad():
                 codes_BM = self.actions.encoder(frames_BTHWC).codes
-            actions_loss, metrics = torch.zeros((), device=frames_BTHWC.device), {}
+            actions_loss = torch.zeros((), device=frames_BTHWC.device)
+            metrics = {"lam_codes": codes_BM}
         with torch.no_grad():
             tokens_BTN = self.tokenizer.encode(frames_BTHWC)
         loss, dynamics_metrics = dynamics_loss(
             self.dynamics, tokens_BTN, codes_BM, self.dynamics_loss
         )
-        return loss + actions_loss, metrics | dynamics_metrics | {"lam_codes": codes_BM}
+        return loss + actions_loss, metrics | dynamics_metrics
 
     def summarize(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         return self.actions.summarize(metrics)

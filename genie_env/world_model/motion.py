@@ -42,7 +42,7 @@ class MovedPatches(nn.Module):
         P, (up, left), C = self.patch_size, self.reach, pixels_FHWC.shape[-1]
         grid = pixels_FHWC.shape[1] // P
         down_FNS, right_FNS = (
-            band(logits.float().softmax(-1), P).to(x_FND.dtype)
+            band(logits.float().softmax(-1).to(x_FND.dtype), P)
             for logits in self.kernels(x_FND).split(self.num_shifts, -1)
         )
         padded = F.pad(pixels_FHWC.permute(0, 3, 1, 2), (left, left, up, up), mode="replicate").to(

@@ -56,6 +56,17 @@ def world_stage(experiment, **loss):
     )
 
 
+def learn_by_heart(stage, frames, steps):
+    """Loss and metrics of each step on the same clips."""
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-3)
+    for _ in range(steps):
+        loss, metrics = stage(frames, 0.0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        yield float(loss.detach()), metrics
+
+
 @pytest.mark.parametrize("kind", ["tokenizer", "world"])
 def test_resumed_equals_never_stopped(experiment, store, tmp_path, kind):
     def stage():
@@ -87,14 +98,7 @@ def test_a_stage_learns(experiment, store, tmp_path):
     torch.manual_seed(0)
     stage = TokenizerStage(experiment.tokenizer, TokenizerLossConfig())
     frames = torch.from_numpy(store.clips([0]))
-    optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(150):
-        loss, _ = stage(frames, 0.0)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+    losses = [loss for loss, _ in learn_by_heart(stage, frames, steps=150)]
     assert losses[-1] < 0.25 * losses[0]
 
 
@@ -280,14 +284,8 @@ def test_every_measure_of_a_transition_learns_one_clip(experiment, store, measur
     loss_config = LatentActionLossConfig(measure=measure, forward_first=0.0)
     stage = LatentActionStage(experiment.latent_actions, loss_config)
     frames = torch.from_numpy(store.clips([0]))
-    optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-3)
-    errors = []
-    for _ in range(60):
-        loss, metrics = stage(frames, 0.5)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        errors.append(float(metrics["lam_relative_error"]))
+    learnt = learn_by_heart(stage, frames, steps=60)
+    errors = [float(metrics["lam_relative_error"]) for _, metrics in learnt]
     assert errors[-1] < 0.6 * errors[0]
 
 
