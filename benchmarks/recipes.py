@@ -53,11 +53,9 @@ FAMILIES = {
         ),
         recipes={
             "as shipped": (),
-            "decoder draws, cannot move (the paper)": ("latent_actions.decoder_reach=null",),
+            "pixels in, pixels guessed (the paper)": ("latent_actions.reach=null",),
             "action from the first step": ("latent_actions_loss.forward_first=0.0",),
             "forward model first for 0.05": ("latent_actions_loss.forward_first=0.05",),
-            "relative error, no root": ("latent_actions_loss.measure=relative",),
-            "plain squared error (the paper)": ("latent_actions_loss.measure=squared",),
             "gradient codebook (the paper)": ("latent_actions.quantizer.kind=vq_gradient",),
             "FSQ of 4 x 2 levels": (
                 "latent_actions.quantizer.kind=fsq",

@@ -1,14 +1,15 @@
 """The latent action model's objective: codes that help most to predict the next frame.
 
-Shapes: B clips, T frames, M = T - 1 transitions, H W pixels, C = 3, K codes.
+Shapes: B clips, T frames, M = T - 1 transitions, N patches, S places, K codes.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genie_env.world_model.latent_actions import (
@@ -26,16 +27,22 @@ class LatentActionLossConfig:
     forward_first: float = 0.25
     """Share of the stage in which the decoder learns to predict without any action: what it can
     predict by itself is not an action."""
-    measure: Literal["root", "relative", "squared"] = "root"
-    """How a transition's mean squared error counts. `relative`: over that of copying the previous
-    frame, so that a small step counts like a long jump. `root`: the root of that, so that what is
-    nearly right still asks to be told apart. `squared`: as it is, as in the paper."""
-    still_weight: float = 0.2
-    """But with `squared`: this share of the mean copying error is added to every transition's, so
-    that a frame in which nothing moved does not count for ever."""
-    border: int = 8
-    """Pixels along the frame's edges that do not count: what comes into view there is news, not
-    something that an action decided."""
+
+
+def surprise(goal_BMNS: Tensor, guess_BMNS: Tensor) -> Tensor:
+    """How badly logits foretell where patches came from (log shares): divergence in nats, scalar.
+
+    A patch counts by how much its place says: one of many alike says nothing, nor does one that
+    came into view. Near and far count alike, so that a step to the right is worth a code as much as
+    a jump is.
+    """
+    share_BMNS = goal_BMNS.exp()
+    entropy_BMN = -(share_BMNS * goal_BMNS).sum(-1)
+    divergence_BMN = -(share_BMNS * guess_BMNS.float().log_softmax(-1)).sum(-1) - entropy_BMN
+    seen_BMN = 1 - share_BMNS[..., -1]
+    weight_BMN = seen_BMN * (1 - entropy_BMN / math.log(goal_BMNS.shape[-1]))
+    # The bound: a batch in which all looks alike teaches nothing.
+    return (weight_BMN * divergence_BMN).sum() / weight_BMN.sum().clamp_min(1e-6)
 
 
 class LatentActionStage(nn.Module):
@@ -44,8 +51,6 @@ class LatentActionStage(nn.Module):
 
     def __init__(self, config: LatentActionConfig, loss: LatentActionLossConfig) -> None:
         super().__init__()
-        if loss.measure not in ("root", "relative", "squared"):
-            raise ValueError(f"unknown measure {loss.measure!r}; known: root, relative, squared")
         self.encoder = LatentActionEncoder(config)
         self.decoder = LatentActionDecoder(config, self.encoder.quantizer.latent_dim)
         self.loss = loss
@@ -59,34 +64,24 @@ class LatentActionStage(nn.Module):
     ) -> tuple[Tensor, LatentActions, dict[str, Tensor]]:
         """Loss, latent actions and metrics."""
         actions = self.encoder(frames_BTHWC)
-        vectors, quantizer_loss = actions.vectors, actions.loss
+        quantizer_loss = actions.loss
         if self.training and progress < self.loss.forward_first:
             # Multiplied, so that every weight still takes part in the step (DDP wants it so).
-            vectors, quantizer_loss = vectors * 0, quantizer_loss * 0
-        guess = self.decoder(frames_BTHWC, vectors, actions.features)
-        target = to_float(frames_BTHWC)
-        edge = self.loss.border
-        seen = slice(edge, -edge or None)
-        error_BM, copy_BM = (
-            (before - target[:, 1:])[:, :, seen, seen].square().mean((2, 3, 4))
-            for before in (guess, target[:, :-1])
-        )
-        # The bound is a tenth of a grey level: a batch in which nothing moves teaches nothing.
-        scale_BM = (copy_BM + self.loss.still_weight * copy_BM.mean()).clamp_min(1e-6)
-        relative_BM = error_BM / scale_BM
-        metrics = {
-            "lam_relative_error": relative_BM.detach().mean(),
-            "lam_psnr": 10 * torch.log10(4 / error_BM.detach().mean()),
-            "lam_copy_psnr": 10 * torch.log10(4 / copy_BM.mean()),
-            "lam_codes": actions.codes.detach(),
-        }
-        if self.loss.measure == "squared":
-            loss = error_BM.mean()
-        elif self.loss.measure == "relative":
-            loss = relative_BM.mean()
+            actions = actions._replace(vectors=actions.vectors * 0)
+            quantizer_loss = quantizer_loss * 0
+        guess = self.decoder(frames_BTHWC, actions)
+        metrics = {"lam_codes": actions.codes.detach()}
+        if actions.came_from is not None:
+            loss = surprise(actions.came_from[:, 1:], guess)
+            metrics["lam_surprise"] = loss.detach()
         else:
-            # The slope of a root has no bound at 0.
-            loss = (relative_BM + 1e-3).sqrt().mean()
+            target = to_float(frames_BTHWC)
+            loss, copied = (
+                F.mse_loss(past.float(), target[:, 1:]) for past in (guess, target[:, :-1])
+            )
+            metrics["lam_psnr"], metrics["lam_copy_psnr"] = (
+                10 * torch.log10(4 / error.detach()) for error in (loss, copied)
+            )
         return loss + quantizer_loss, actions, metrics
 
     def summarize(self, metrics: dict[str, Tensor]) -> dict[str, float]:

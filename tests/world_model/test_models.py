@@ -74,36 +74,49 @@ def test_an_action_is_read_off_no_later_frame():
     frames = video(6)
     changed = frames.clone()
     changed[:, 4] = 255 - changed[:, 4]
-    before, after = (encoder.latents(encoder.features(video)) for video in (frames, changed))
+    before, after = (
+        encoder.latents(encoder.features(video, encoder.came_from(video)))
+        for video in (frames, changed)
+    )
     assert before.shape == (2, 5, 8)
     torch.testing.assert_close(before[:, :3], after[:, :3])
     assert not torch.allclose(before[:, 3], after[:, 3], atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("reach", "shape"), [((24, 8), (2, 4, 16, 426)), (None, (2, 4, 64, 64, 3))]
+)
 @torch.no_grad()
-def test_the_forward_model_sees_the_past_and_the_action_only():
-    config = TINY.latent_actions
+def test_the_forward_model_sees_the_past_and_the_action_only(reach, shape):
+    config = replace(TINY.latent_actions, reach=reach)
+    encoder = LatentActionEncoder(config).eval()
     decoder = awake(LatentActionDecoder(config, 8))
-    frames, actions = video(5), torch.randn(2, 4, 8)
-    features = torch.randn(2, 4, config.encoder.width)
-    guess = decoder(frames, actions, features)
-    assert guess.shape == (2, 4, 64, 64, 3)
+    frames = video(5)
+    actions = encoder(frames)
+    guess = decoder(frames, actions)
+    assert guess.shape == shape
     changed = frames.clone()
     changed[:, 3] = 255 - changed[:, 3]
-    other = decoder(changed, actions, features)
+    other = decoder(changed, actions._replace(came_from=encoder.came_from(changed)))
     # Guess m is for frame m + 1, from frames 0..m: frame 3 shows in guess 3 first.
     torch.testing.assert_close(guess[:, :3], other[:, :3])
-    moved = actions.clone()
+    assert not torch.allclose(guess[:, 3], other[:, 3], atol=1e-3)
+    moved = actions.vectors.clone()
     moved[:, 1] += 1
-    other = decoder(frames, moved, features)
+    other = decoder(frames, actions._replace(vectors=moved))
     torch.testing.assert_close(guess[:, :1], other[:, :1])
     assert not torch.allclose(guess[:, 1], other[:, 1], atol=1e-3)
-    seen = features.clone()
+    seen = actions.features.clone()
     seen[:, 1] += 1
-    other = decoder(frames, actions, seen)
+    other = decoder(frames, actions._replace(features=seen))
     # What the encoder saw of transition 1 may help with transition 2, never with itself.
     torch.testing.assert_close(guess[:, :2], other[:, :2])
     assert not torch.allclose(guess[:, 2], other[:, 2], atol=1e-3)
+
+
+def test_patches_to_follow_need_one_even_size():
+    with pytest.raises(ValueError, match=r"patches of 16 \(encoder\) and 8 \(decoder\) pixels"):
+        replace(TINY.latent_actions, decoder_stem=StemConfig(patch_size=8))
 
 
 def test_latent_actions_need_two_frames():

@@ -1,62 +1,64 @@
-"""Moving patches: every pixel comes from where the kernel points."""
+"""Where patches came from."""
 
 import pytest
 import torch
 
-from genie_env.world_model.motion import MovedPatches, band
+from genie_env.world_model.motion import match_patches, num_places
+
+REACH = (12, 5)
 
 
-def pointing(down, right, reach=(5, 3)):
-    """A layer whose every patch looks `down` and `right` pixels away."""
-    moved = MovedPatches(width=8, patch_size=4, reach=reach)
-    with torch.no_grad():
-        moved.kernels.weight.zero_()
-        moved.kernels.bias.fill_(-100.0)
-        moved.kernels.bias[reach[0] + down] = 0
-        moved.kernels.bias[2 * reach[0] + 1 + reach[1] + right] = 0
-    return moved
+def places(log_shares_FNS):
+    """(F, N, S) to shares of shifts (F, 8, 8, down, right), and of nowhere (F, 8, 8)."""
+    shares = log_shares_FNS.exp().unflatten(1, (8, 8))
+    torch.testing.assert_close(shares.sum(-1), torch.ones(shares.shape[:3]))
+    return shares[..., :-1].unflatten(-1, (13, 11)), shares[..., -1]
 
 
-@pytest.mark.parametrize(("down", "right"), [(0, 0), (5, -3), (-4, 2)])
-@torch.no_grad()
-def test_pixels_come_from_where_the_kernel_points(down, right):
-    pixels = torch.rand(2, 16, 16, 3)
-    moved = pointing(down, right)(pixels, torch.randn(2, 16, 8))
-    row = (torch.arange(16) + down).clamp(0, 15)
-    column = (torch.arange(16) + right).clamp(0, 15)
-    torch.testing.assert_close(moved, pixels[:, row][:, :, column])
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (12, -5), (-6, 4)])
+def test_a_moved_scene_is_found(down, right):
+    before = torch.rand(2, 64, 64, 3) * 2 - 1
+    after = before.roll((down, right), (1, 2))
+    found = match_patches(before, after, 8, REACH)
+    assert found.shape == (2, 64, num_places(REACH))
+    shares, _ = places(found)
+    # Moved down by so much, it came from as much further up.
+    inner = shares[:, 2:-2, 1:-1, 6 - down // 2, 5 - right]
+    assert (inner > 0.9).all()
 
 
-@torch.no_grad()
-def test_each_patch_moves_by_its_own_features():
-    moved = MovedPatches(width=8, patch_size=4, reach=(5, 3))
-    pixels, x = torch.rand(1, 16, 16, 3), torch.randn(1, 16, 8)
-    before = moved(pixels, x)
-    x[0, 6] += 1  # row 1, column 2 of the 4 x 4 patches
-    changed = (moved(pixels, x) - before).abs().amax((0, 3)) > 1e-6
-    assert changed[4:8, 8:12].all()
-    changed[4:8, 8:12] = False
-    assert not changed.any()
+def test_between_two_steps_both_have_a_share():
+    # Bars 4 pixels wide; the second frame is the first, half a pixel further on.
+    halves = 0.3 * (torch.arange(129) // 8 % 2).expand(1, 64, 129)
+    before, after = (
+        halves[..., i : i + 128].unflatten(-1, (64, 2)).mean(-1)[..., None].expand(-1, -1, -1, 3)
+        for i in (0, 1)
+    )
+    shares, _ = places(match_patches(before, after, 8, REACH))
+    right = shares[0, 4, 4].sum(0)
+    torch.testing.assert_close(right[5], right[6])
+    assert right[5] > 0.3
 
 
-def test_band():
-    rows = band(torch.tensor([[[1.0, 2.0, 3.0]]]), 2)
-    assert rows.tolist() == [[[[1, 2, 3, 0], [0, 1, 2, 3]]]]
+def test_where_all_looks_alike_shares_are_even():
+    flat = torch.zeros(1, 64, 64, 3)
+    shares, nowhere = places(match_patches(flat, flat, 8, REACH))
+    torch.testing.assert_close(shares, torch.full_like(shares, float(shares.mean())))
+    assert float(nowhere.max()) < float(shares.min())
 
 
-def test_a_shift_is_learnt_from_pixels_alone():
-    torch.manual_seed(0)
-    moved = MovedPatches(width=8, patch_size=4, reach=(5, 3))
-    pixels = torch.rand(4, 16, 16, 3)
-    target = pixels.roll((-2, 1), (1, 2))
-    x = torch.ones(4, 16, 8)
-    optimizer = torch.optim.Adam(moved.parameters(), 0.1)
-    errors = []
-    for _ in range(60):
-        # The rolled border is not in the frame.
-        error = (moved(pixels, x) - target)[:, 3:-3, 3:-3].square().mean()
-        optimizer.zero_grad()
-        error.backward()
-        optimizer.step()
-        errors.append(error.item())
-    assert errors[-1] < 0.01 * errors[0]
+def test_what_comes_into_view_came_from_nowhere():
+    before = torch.zeros(1, 64, 64, 3)
+    after = before.clone()
+    after[:, 32:40, 32:40] = torch.rand(8, 8, 3) - 1
+    _, nowhere = places(match_patches(before, after, 8, REACH))
+    assert nowhere[0, 4, 4] > 0.9
+    nowhere[0, 4, 4] = 0
+    assert float(nowhere.max()) < 0.1
+
+
+def test_mixed_precision_makes_no_difference():
+    frames = torch.rand(2, 1, 64, 64, 3) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = match_patches(*frames, 8, REACH)
+    torch.testing.assert_close(mixed, match_patches(*frames, 8, REACH))
