@@ -26,7 +26,7 @@ class WorldStage(nn.Module):
     """A stage of `training.loop`: uint8 clips in, loss and metrics out.
 
     The dynamics gets the codes, not the vectors: no gradient of its loss reaches the latent action
-    model, which keeps its own reconstruction and codebook losses.
+    model, which keeps its own.
     """
 
     def __init__(

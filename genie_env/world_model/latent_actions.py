@@ -69,14 +69,15 @@ class FramePairs(nn.Module):
         self.stem = PixelsToTokens(stem, 6, width)
         num_tokens = (config.frame_size // stem.patch_size) ** 2
         self.place_ND = nn.Parameter(0.02 * torch.randn(num_tokens, width))
-        self.came_from = nn.Linear(num_places(config.reach), width) if config.reach else None
+        if config.reach:
+            self.came_from = nn.Linear(num_places(config.reach), width)
 
     def forward(self, frames_BTHWC: Tensor, came_from_BTNS: Tensor | None) -> Tensor:
         pixels, dtype = to_float(frames_BTHWC), self.place_ND.dtype
         change = pixels - previous(pixels)
         x = self.stem(torch.cat((pixels, change), -1).flatten(0, 1).to(dtype))
         x = (x + self.place_ND.to(x.dtype)).unflatten(0, frames_BTHWC.shape[:2])
-        if self.came_from is not None and came_from_BTNS is not None:
+        if came_from_BTNS is not None:
             x = x + self.came_from(came_from_BTNS.exp().to(dtype))
         return x
 
