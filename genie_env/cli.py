@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from agents.config import DreamConfig
 from training.data.collect import CollectConfig
 from training.evaluation.config import EvaluationConfig
 
@@ -52,7 +53,9 @@ def export_videos(store: Path, out: Path) -> None:
 
 
 def train(
-    stage: tyro.conf.Positional[Literal["tokenizer", "actions", "world", "decoder", "all"]],
+    stage: tyro.conf.Positional[
+        Literal["tokenizer", "actions", "world", "decoder", "outcome", "all"]
+    ],
     preset: str = "coinrun-plain",
     run: Path | None = None,
     data: tuple[Path, ...] = (),
@@ -61,13 +64,14 @@ def train(
     change: tuple[str, ...] = (),
 ) -> None:
     """Train a stage, or everything: data, tokenizer, latent actions and dynamics, and the
-    tokenizer's decoder once more.
+    tokenizer's decoder once more; last a head that knows reward and end, where the data has labels.
 
-    The same command resumes; SIGTERM and Ctrl-C save first.
+    The same command resumes; SIGTERM and Ctrl-C save first (but for `outcome`, of minutes).
 
     Args:
         stage: What to train. `world`, the dynamics, needs the tokenizer and latent actions of
-            the same run; `decoder` needs its world.
+            the same run; `decoder` and `outcome` need its world, and where there is none
+            `outcome` takes that of `start_from`.
         preset: coinrun-plain, coinrun, paper or debug.
         run: Folder of the run (default runs/PRESET); the bundle ends in RUN/model.
         data: Clip stores to train on; the preset's own are collected if none is given.
@@ -76,6 +80,7 @@ def train(
         change: Fields of the preset to change: `world_loop.steps=300 start_from=coinrun-plain`.
     """
     from training import run as stages
+    from training.data.clip_store import has_labels
     from training.loop import TrainingStopped
     from training.presets import load_preset
 
@@ -94,6 +99,10 @@ def train(
             stages.train_world(experiment, run, stores, checks)
         if stage in ("decoder", "all"):
             stages.train_decoder(experiment, run, stores, checks)
+        if stage == "outcome" or (stage == "all" and has_labels(stores)):
+            stages.train_outcome(experiment, run, stores)
+        elif stage == "all":
+            print("no labels beside all of the video: this world knows neither reward nor end")
         if stage not in ("tokenizer", "actions"):
             print(f'done: gym.make("GenieEnv-v0", model="{run / "model"}")')
     except TrainingStopped as stopped:
@@ -121,12 +130,43 @@ def evaluate(
     print(f"the whole report: {out / 'report.html'}")
 
 
+def dream(
+    what: tyro.conf.Positional[Literal["train", "eval"]],
+    config: Annotated[DreamConfig, tyro.conf.arg(name="")],
+    levels: str = "20000-20999",
+    beside: tuple[Path, ...] = (),
+) -> None:
+    """Train an agent inside a world model's dreams, or see what it is worth in the real game.
+
+    Args:
+        what: `train`, resumed by the same command, or `eval`: one episode on each of fixed real
+            levels.
+        config: How to train; `eval` takes everything but `run` from the trained agent.
+        levels: For `eval`: first and last level, both included.
+        beside: For `eval`: runs of other agents of the same game, to compare with.
+    """
+    from agents import dream as dreams
+    from agents.score import table
+
+    if what == "train":
+        dreams.train(config)
+        print(f"{config.run / 'agent.zip'}; now: genie dream eval --run {config.run}")
+        return
+    scores = dreams.score((config.run, *beside), levels)
+    (config.run / "score.md").write_text(table(scores))
+    print(table(scores))
+    for run in (config.run, *beside):
+        if dreams.read_about(run).button_K is not None:
+            print(f"dream and reality side by side: {dreams.film_side_by_side(run)}")
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "collect": collect,
     "import-videos": import_videos,
     "export-videos": export_videos,
     "train": train,
     "eval": evaluate,
+    "dream": dream,
 }
 
 
@@ -137,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except ImportError as error:
         sys.exit(f"genie: {error}; pip install 'genie-env[all]' brings every optional part")
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
         # What the user gave was not accepted: the message says what is, a traceback would hide it.
         sys.exit(f"genie: {error}")
 

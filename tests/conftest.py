@@ -21,3 +21,21 @@ def tiny_model():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     return WorldModel(WorldModelConfig.tiny())
+
+
+@pytest.fixture(scope="session")
+def ending_model():
+    """Such a model with an outcome head: about three steps in ten bring an end. Do not train it."""
+    from dataclasses import replace
+
+    import torch
+
+    from genie_env.world_model import WorldModel, WorldModelConfig
+    from genie_env.world_model.outcome import OutcomeConfig
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = WorldModel(replace(WorldModelConfig.tiny(), outcome=OutcomeConfig(width=8)))
+    with torch.no_grad():
+        model.outcome_head.says.bias.copy_(torch.tensor([0.0, -2.0, -1.5]))
+    return model

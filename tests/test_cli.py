@@ -37,6 +37,8 @@ def test_collect_train_and_step(tmp_path, monkeypatch):
         (("train", "tokenizer", "--preset", "debug", "--data", "missing"), "missing"),
         (("train", "all", "--preset", "debug", "--change", "world_loop.pace=3"), "no field 'pace'"),
         (("train", "all", "--preset", "debug", "--change", "sampling.steps=x"), "sampling.steps"),
+        (("dream", "train", "--model", "nope"), "no checkpoint 'nope'"),
+        (("dream", "eval", "--run", "none"), "none has no finished agent"),
         (("import-videos", "--videos", "missing", "--out", "x"), "missing"),
     ],
 )
@@ -55,5 +57,5 @@ def test_help_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("collect", "train", "eval", "import-videos", "export-videos"):
+    for command in ("collect", "train", "eval", "dream", "import-videos", "export-videos"):
         assert command in done.stdout

@@ -1,4 +1,4 @@
-"""The demo runs as a user would run it, on a tiny model and for a few steps."""
+"""Examples and benchmarks run as a user would run them, on a tiny model and for a few steps."""
 
 import os
 import subprocess
@@ -12,32 +12,59 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 
 
+def saved(model, folder: Path) -> Path:
+    """A model in a folder, with five starts to draw from."""
+    size = model.config.frame_size
+    starts = np.random.default_rng(0).integers(0, 256, (5, 2, size, size, 3), dtype=np.uint8)
+    kept, model.prompts = model.prompts, starts
+    try:
+        model.save_pretrained(folder)
+    finally:
+        model.prompts = kept
+    return folder
+
+
 @pytest.fixture(scope="module")
 def tiny_folder(tiny_model, tmp_path_factory) -> Path:
-    """The tiny model saved with five starts to draw from."""
-    size = tiny_model.config.frame_size
-    rng = np.random.default_rng(0)
-    kept, tiny_model.prompts = (
-        tiny_model.prompts,
-        rng.integers(0, 256, (5, 2, size, size, 3), dtype=np.uint8),
+    return saved(tiny_model, tmp_path_factory.mktemp("tiny"))
+
+
+def run(*command) -> str:
+    """What a script of the repository prints."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
-    folder = tmp_path_factory.mktemp("tiny")
-    try:
-        tiny_model.save_pretrained(folder)
-    finally:
-        tiny_model.prompts = kept
-    return folder
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_demo(tiny_folder, tmp_path):
     out = tmp_path / "demo"
-    command = [sys.executable, "examples/demo.py", "--model", str(tiny_folder)]
-    command += ["--steps", "40", "--out", str(out)]
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "40 steps in" in done.stdout and "frames a second" in done.stdout
+    printed = run("examples/demo.py", "--model", tiny_folder, "--steps", 40, "--out", out)
+    assert "40 steps in" in printed and "frames a second" in printed
     with Image.open(out / "genie.gif") as gif:
         assert gif.n_frames == 11  # the start and ten actions, four worlds side by side
     with Image.open(out / "contact_sheet.png") as sheet:
         sheet.load()
+
+
+def test_speed(tiny_folder):
+    printed = run("benchmarks/speed.py", "--model", tiny_folder, "--worlds", 1, 2, "--rounds", 1,
+                  "--seconds", 0.01, "--threads", 1)  # fmt: skip
+    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[1:3]] == ["| 1", "| 2"]
+    assert {row.split(" | ")[0] for row in rows[4:]} == {"| bf16", "| fp32", "| int8"}
+    assert "the paper's sampler:" in printed
+
+
+def test_rllib_on_two_workers(ending_model, tmp_path):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'genie-env[ray]'")
+    folder = saved(ending_model, tmp_path / "model")
+    printed = run("examples/rllib_ppo.py", "--model", folder, "--workers", 2, "--worlds", 3,
+                  "--iterations", 2, "--horizon", 8, "--batch", 96)  # fmt: skip
+    rows = [line for line in printed.splitlines() if line.startswith("iteration")]
+    assert len(rows) == 2 and "nan" not in rows[-1]

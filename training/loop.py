@@ -24,6 +24,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from genie_env.world_model.allocator import keep_freed_memory
 from genie_env.world_model.transformer import STTransformer
 from training.data.clip_store import ClipStore
 
@@ -153,6 +154,7 @@ def train(
     before the last step.
     """
     run_dir = Path(run_dir)
+    keep_freed_memory()
     accelerator = Accelerator(
         cpu=processes().device.type == "cpu",
         mixed_precision=config.mixed_precision,

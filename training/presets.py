@@ -11,21 +11,20 @@ import dacite
 
 from genie_env.world_model.dynamics import DynamicsConfig
 from genie_env.world_model.latent_actions import LatentActionConfig
+from genie_env.world_model.outcome import OutcomeConfig
 from genie_env.world_model.quantize import QuantizerConfig
 from genie_env.world_model.sampling import SamplingConfig
 from genie_env.world_model.stems import StemConfig
 from genie_env.world_model.tokenizer import TokenizerConfig
 from genie_env.world_model.transformer import TransformerConfig
 from genie_env.world_model.world_model import WorldModelConfig
-from training.data.collect import CollectConfig
+from training.data.collect import VALIDATION_LEVELS, CollectConfig
 from training.dynamics import DynamicsLossConfig
 from training.latent_actions import LatentActionLossConfig
 from training.loop import LoopConfig
+from training.outcome import OutcomeTraining
 from training.tokenizer import TokenizerLossConfig
 from training.world import WorldLossConfig
-
-VALIDATION_LEVELS = (10_000, 1_000)
-"""First level and number of levels; training has 0-9,999, reports 20,000 and above."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class Experiment:
         default_factory=lambda: TokenizerLossConfig(focus=0.5)
     )
     decoder_loop: LoopConfig = field(default_factory=LoopConfig)
+    outcome: OutcomeConfig = field(default_factory=OutcomeConfig)
+    outcome_training: OutcomeTraining = field(default_factory=OutcomeTraining)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     validation_frames: int = 32_768
     """For each of `data`."""
@@ -214,6 +215,7 @@ def debug() -> Experiment:
         world_loss=WorldLossConfig(freeze_actions_at=0.0),
         world_loop=loop,
         decoder_loop=loop,
+        outcome_training=OutcomeTraining(episodes=12, steps=6),
         validation_frames=1_024,
     )
 

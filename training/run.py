@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from training.data.clip_store import ClipStore
 from training.data.collect import collect
 from training.latent_actions import LatentActionStage
 from training.loop import processes, train
+from training.outcome import labelled_episodes, train_head
 from training.presets import Experiment
 from training.tokenizer import TokenizerStage
 from training.world import WorldStage
@@ -157,13 +158,8 @@ def train_decoder(
     The encoder is left alone, so that the tokens mean to the dynamics what they did.
     """
     remember(experiment, run_dir)
-    folder = run_dir / "model"
-    if not folder.exists():
-        raise FileNotFoundError(
-            f"{folder} is missing: run `genie train world` with the same --run first"
-        )
+    model = _finished_world(run_dir).to("cpu", torch.float32)
     set_seed(experiment.decoder_loop.seed)
-    model = WorldModel.from_pretrained(folder, device="cpu", dtype=torch.float32)
     stage = TokenizerStage(experiment.tokenizer, experiment.decoder_loss, decoder_only=True)
     stage.tokenizer.load_state_dict(model.tokenizer.state_dict())
     frames = experiment.decoder_loop.clip_frames
@@ -171,8 +167,26 @@ def train_decoder(
     train(stage, experiment.decoder_loop, run_dir / "decoder", *stores)
     model.tokenizer.load_state_dict(_cpu_weights(stage.tokenizer))
     if processes().is_main_process:
-        model.save_pretrained(folder)
+        model.save_pretrained(run_dir / "model")
     return model
+
+
+def train_outcome(experiment: Experiment, run_dir: Path, data: Sequence[Path]) -> None:
+    """A head that knows reward and end, in the bundle of `train_world`, or in a copy of
+    `start_from` where there was no such stage: the only stage that reads labels. Minutes; what was
+    there of a head is replaced."""
+    if processes().is_main_process:
+        folder = run_dir / "model"
+        if experiment.start_from is None or folder.exists():
+            model = _finished_world(run_dir)
+        else:
+            model = WorldModel.from_pretrained(experiment.start_from)
+        config = experiment.outcome_training
+        episodes = labelled_episodes(data, config.episodes, config.seed)
+        model.outcome_head = train_head(model, episodes, config, experiment.outcome)
+        model.config = replace(model.config, outcome=experiment.outcome)
+        model.save_pretrained(folder)
+    processes().wait_for_everyone()
 
 
 def bundle(
@@ -190,6 +204,15 @@ def bundle(
     indices = np.random.default_rng(0).choice(len(prompts), size=count, replace=False)
     model.prompts = prompts.clips(np.sort(indices))[:, :PROMPT_FRAMES]
     return model
+
+
+def _finished_world(run_dir: Path) -> WorldModel:
+    folder = run_dir / "model"
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{folder} is missing: run `genie train world` with the same --run first"
+        )
+    return WorldModel.from_pretrained(folder)
 
 
 def _open_store(folders: Sequence[Path], clip_frames: int, experiment: Experiment) -> ClipStore:

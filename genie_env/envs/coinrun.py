@@ -189,14 +189,15 @@ class CoinRunVectorEnv(VectorEnv):
             seed: engine seed in [0, 2**31 - 2]; the engine is rebuilt from it. None uses the
                 constructor's seed the first time, and a new one derived from the last given seed
                 at each later call, so starts are always fresh and the whole run reproducible.
-            options: must be None or empty.
+            options: `{"states": ...}`, one state a world (see `get_states`, `level_starts`): the
+                worlds start there instead.
 
         Returns:
             uint8 (B, 64, 64, 3) and `{"level_seed": int32 (B,), "_level_seed": bool (B,)}`.
         """
         self._check_open()
-        if options:
-            raise ValueError(f"CoinRunVectorEnv takes no reset options, got {options!r}")
+        if unknown := sorted((options or {}).keys() - {"states"}):
+            raise ValueError(f"unknown reset options {unknown}; accepted: 'states'")
         if seed is not None:
             seed = _check_int("seed", seed, 0, _SEED_END - 1)
             self._rng = np.random.default_rng(seed)
@@ -221,6 +222,8 @@ class CoinRunVectorEnv(VectorEnv):
         )
         self._obs_BHWC = self._engine.observe()[1]["rgb"]
         self._episode_steps_B = np.zeros(self.num_envs, np.int64)
+        if options:
+            return self.set_states(options["states"])
         return self._obs_BHWC.copy(), self._level_info(self._engine.get_info())
 
     def step(
@@ -397,3 +400,21 @@ class CoinRunVectorEnv(VectorEnv):
     def _level_info(self, engine_infos: list[dict[str, Any]]) -> dict[str, Any]:
         level_seed_B = np.array([info["level_seed"] for info in engine_infos], np.int32)
         return {"level_seed": level_seed_B, "_level_seed": np.ones(self.num_envs, bool)}
+
+
+def level_starts(
+    look: str = "full", difficulty: str = "easy", start_level: int = 20_000, num_levels: int = 1_000
+) -> list[bytes]:
+    """The state that each level of a range begins with, in order: for one episode on each, by
+    `CoinRunVectorEnv.reset(options={"states": ...})` of an env of the same look and difficulty.
+
+    The engine only draws levels, so it draws until it has had them all. Raises as
+    `CoinRunVectorEnv` does.
+    """
+    env = CoinRunVectorEnv(min(512, 2 * num_levels), look, difficulty, start_level, num_levels)
+    found: dict[int, bytes] = {}
+    while len(found) < num_levels:
+        _, infos = env.reset()
+        found |= zip(infos["level_seed"].tolist(), env.get_states(), strict=True)
+    env.close()
+    return [found[level] for level in sorted(found)]

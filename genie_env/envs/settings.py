@@ -10,9 +10,11 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from genie_env.envs.prompts import check_prompt, describe_prompt, draw_prompt, load_prompt
+from genie_env.envs.rewards import Rewards
 from genie_env.world_model import WorldModel
 
 
@@ -29,15 +31,17 @@ class Start:
 
 
 class DreamSettings:
-    """A model, what to start from and how to sample; see `GenieEnv` for the arguments.
+    """A model, what to start from, what is rewarded and how to sample; see `GenieEnv`.
 
-    Raises FileNotFoundError, TypeError, ValueError: a prompt, model or argument not accepted.
+    Raises FileNotFoundError, TypeError, ValueError: a prompt, model or argument not
+    accepted.
     """
 
     def __init__(
         self,
         prompt: Any,
         model: str | Path | WorldModel,
+        reward: Any,
         temperature: float | None,
         maskgit_steps: int | None,
         device: str | None,
@@ -47,6 +51,7 @@ class DreamSettings:
         if not isinstance(maskgit_steps, Integral | None):
             raise TypeError(f"maskgit_steps is {maskgit_steps!r}; accepted: an integer, or None")
         self.model = _load_model(model, device)
+        self.rewards = Rewards(reward, self.model)
         sampling = self.model.config.sampling
         self.temperature = sampling.temperature if temperature is None else temperature
         self.maskgit_steps = sampling.steps if maskgit_steps is None else maskgit_steps
@@ -73,6 +78,12 @@ class DreamSettings:
             max_frames=config.context_frames,
         )
         return Start(frames_THWC, int(rng.integers(2**63)), describe_prompt(prompt))
+
+
+def latent_space(model: WorldModel) -> gym.spaces.Box:
+    """Of `WorldModel.latents` of one world: fp32 (h, w, E) on the token grid."""
+    grid = model.config.tokenizer.grid
+    return gym.spaces.Box(-1, 1, (grid, grid, model.tokenizer.quantizer.latent_dim), np.float32)
 
 
 def _load_model(model: Any, device: str | None) -> WorldModel:

@@ -49,7 +49,7 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
     """A world dreamed by a `WorldModel` from a prompt, stepped by latent actions.
 
     Observations are uint8 (H, W, 3), actions ints of `Discrete(num_actions)`. What a latent action
-    does was learned, not named. Reward and termination are the model's (`WorldModel.outcome`).
+    does was learned, not named.
 
     `info` holds `step_ms` (wall time of the model's step and the decoding of its frame) and
     `token_entropy` (mean entropy of the newest frame's token distributions, nats a token); after
@@ -63,6 +63,8 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
             starts that ship with the model. `reset(options={"prompt": ...})` sets it for one
             episode.
         model: name of a shipped checkpoint, a folder, a hub id, or a loaded `WorldModel`.
+        reward: where reward and end come from, see `genie_env.envs.rewards.ACCEPTED`; `None` takes
+            the model's own (`WorldModel.outcome`) where it has learned them.
         render_mode: `None`, `"rgb_array"` or `"human"` (a window; needs the extra `play`).
         temperature: of the sampling; the model's default if `None`.
         maskgit_steps: decoding steps a frame; the model's default if `None`.
@@ -89,6 +91,7 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         self,
         prompt: Any = None,
         model: "str | Path | WorldModel" = "coinrun-plain",
+        reward: Any = None,
         render_mode: str | None = None,
         temperature: float | None = None,
         maskgit_steps: int | None = None,
@@ -101,7 +104,7 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
             )
         if render_mode == "human":
             _import_pygame()
-        self._settings = DreamSettings(prompt, model, temperature, maskgit_steps, device)
+        self._settings = DreamSettings(prompt, model, reward, temperature, maskgit_steps, device)
         self.model = self._settings.model
         self.render_mode = render_mode
 
@@ -147,7 +150,8 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
 
         Raises:
             ResetNeeded: before the first `reset`, or after `close`.
-            ValueError: an action out of range or no integer.
+            ValueError: an action out of range or no integer; a reward function's answer that is
+                not accepted.
         """
         code = self._check_action(action)
         if self._world is None:
@@ -160,7 +164,7 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
             steps=self._settings.maskgit_steps,
         )
         info = self._observe(started)
-        reward_B, terminated_B = self.model.outcome(self._world)
+        reward_B, terminated_B = self._settings.rewards.of(self._world)
         assert self._frame_HWC is not None
         return self._frame_HWC.copy(), float(reward_B[0]), bool(terminated_B[0]), False, info
 

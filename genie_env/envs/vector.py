@@ -19,7 +19,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from genie_env.envs.settings import DreamSettings, Start
+from genie_env.envs.settings import DreamSettings, Start, latent_space
 from genie_env.world_model import WorldModel
 from genie_env.world_model.world_model import WorldState
 
@@ -32,8 +32,8 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     Args:
         num_envs: worlds, B >= 1.
-        prompt, model, temperature, maskgit_steps, device: as for `GenieEnv`. Each world draws its
-            own start from the prompt at each of its resets.
+        prompt, model, reward, temperature, maskgit_steps, device: as for `GenieEnv`. Each world
+            draws its own start from the prompt at each of its resets.
         max_episode_steps: steps after which an episode is truncated; never if None.
         autoreset_mode: `AutoresetMode.NEXT_STEP` (the step after an episode's end ignores that
             world's action and starts it anew), `SAME_STEP` (starts it anew at once; its last
@@ -56,6 +56,7 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_envs: int = 1,
         prompt: Any = None,
         model: str | Path | WorldModel = "coinrun-plain",
+        reward: Any = None,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         observation: Literal["frames", "latents"] = "frames",
@@ -71,7 +72,7 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ValueError(f"unknown observation {observation!r}; accepted: frames, latents")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"unknown render_mode {render_mode!r}; accepted: None, 'rgb_array'")
-        self._settings = DreamSettings(prompt, model, temperature, maskgit_steps, device)
+        self._settings = DreamSettings(prompt, model, reward, temperature, maskgit_steps, device)
         self.model = self._settings.model
         self.num_envs = int(num_envs)
         self.max_episode_steps = max_episode_steps
@@ -88,13 +89,12 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             shape = (config.frame_size, config.frame_size, 3)
             self.single_observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
         else:
-            grid = config.tokenizer.grid
-            shape = (grid, grid, self.model.tokenizer.quantizer.latent_dim)
-            self.single_observation_space = gym.spaces.Box(-1, 1, shape, np.float32)
+            self.single_observation_space = latent_space(self.model)
         self.single_action_space = gym.spaces.Discrete(config.num_actions)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._decode = observation == "frames" or render_mode is not None
+        seen = observation == "frames" or render_mode is not None
+        self._decode = seen or self._settings.rewards.needs_frames
         _check_memory(self.model, self.num_envs, self._decode)
 
         # One generator a world, as single environments have: the same seeds draw the same starts.
@@ -177,7 +177,7 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 steps=self._settings.maskgit_steps,
             )
             self._elapsed_B += 1
-            found_B, over_B = self.model.outcome(worlds)
+            found_B, over_B = self._settings.rewards.of(worlds)
             reward_B[going_B], terminated_B[going_B] = found_B[going_B], over_B[going_B]
             if self.max_episode_steps is not None:
                 truncated_B = going_B & ~terminated_B & (self._elapsed_B >= self.max_episode_steps)

@@ -50,7 +50,7 @@ class Dynamics(nn.Module):
             raise ValueError(f"unknown action {config.action!r}; known: add, prepend")
         self.config = config
         self.num_tokens, self.num_codes, self.num_actions = num_tokens, num_codes, num_actions
-        width = config.transformer.width
+        self.width = width = config.transformer.width
         self.mask_token = num_codes
         self.token = nn.Embedding(num_codes + 1, width)
         self.action = nn.Embedding(num_actions + 1, width)
@@ -72,13 +72,13 @@ class Dynamics(nn.Module):
         (or None here) there is one stream, and `masked_BTN` itself is the history.
         """
         T, N = tokens_BTN.shape[1:]
-        actions_BT = nn.functional.pad(actions_BM, (1, 0), value=NO_ACTION)
         if masked_BTN is None or self.config.history == "masked":
             stream = tokens_BTN if masked_BTN is None else masked_BTN
-            x = self.transformer(self._embed(stream, actions_BT))[:, 1:]
+            x = self.features(stream, actions_BM)[:, 1:]
         else:
             # Two streams side by side in time: clean frames 0..T-2, then masked frames 1..T-1,
             # each of which sees the clean frames before it and itself.
+            actions_BT = nn.functional.pad(actions_BM, (1, 0), value=NO_ACTION)
             window, device = self.config.transformer.context_frames, tokens_BTN.device
             clean = causal_mask(T, window, device)[: T - 1, : T - 1]
             past = causal_mask(T, window, device)[1:, : T - 1]
@@ -106,10 +106,17 @@ class Dynamics(nn.Module):
         x = self.transformer.step(self._embed(tokens_BN, actions_B), cache)
         return self.head(x[:, -self.num_tokens :])
 
-    def commit(self, tokens_BN: Tensor, actions_B: Tensor, cache: TemporalCache) -> None:
-        """A whole frame becomes history. actions_B: what led to it, NO_ACTION for the first."""
-        self.transformer.step(self._embed(tokens_BN, actions_B), cache)
+    def commit(self, tokens_BN: Tensor, actions_B: Tensor, cache: TemporalCache) -> Tensor:
+        """A whole frame becomes history. actions_B: what led to it, NO_ACTION for the first.
+        Returns its features, (B, N, D)."""
+        x = self.transformer.step(self._embed(tokens_BN, actions_B), cache)
         cache.advance()
+        return x[:, -self.num_tokens :]
+
+    def features(self, tokens_BTN: Tensor, actions_BM: Tensor) -> Tensor:
+        """What `commit` returns of every frame of whole clips, at once: (B, T, N, D)."""
+        actions_BT = nn.functional.pad(actions_BM, (1, 0), value=NO_ACTION)
+        return self.transformer(self._embed(tokens_BTN, actions_BT))[:, :, -self.num_tokens :]
 
     def new_cache(self, num_worlds: int) -> TemporalCache:
         extra = 1 if self.config.action == "prepend" else 0

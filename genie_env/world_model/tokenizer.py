@@ -111,7 +111,7 @@ class VideoTokenizer(nn.Module):
 
     @property
     def stem_dtype(self) -> torch.dtype:
-        return self.to_latent.weight.dtype
+        return self.encoder_place_ND.dtype
 
     def _latents(self, frames_BTHWC: Tensor) -> Tensor:
         B, T = frames_BTHWC.shape[:2]

@@ -253,5 +253,6 @@ class STTransformer(nn.Module):
         return rms_norm(x_BND)
 
     def new_cache(self, num_worlds: int, num_tokens: int) -> TemporalCache:
-        weight = self.blocks[0].up.weight
-        return TemporalCache(self.config, num_worlds, num_tokens, weight.dtype, weight.device)
+        # Not a matrix: those may have been quantized to something of another type.
+        gain = self.blocks[0].temporal.gain_H1E
+        return TemporalCache(self.config, num_worlds, num_tokens, gain.dtype, gain.device)

@@ -22,10 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from genie_env.world_model.allocator import keep_freed_memory
 from genie_env.world_model.dynamics import NO_ACTION, Dynamics, DynamicsConfig
 from genie_env.world_model.latent_actions import LatentActionConfig, LatentActionEncoder
+from genie_env.world_model.outcome import NOTHING, OUTCOMES, SUCCESS, OutcomeConfig, OutcomeHead
 from genie_env.world_model.quantize import QuantizerConfig
-from genie_env.world_model.sampling import SamplingConfig, decode_frame
+from genie_env.world_model.sampling import SamplingConfig, decode_frame, gumbel, uniform
 from genie_env.world_model.stems import StemConfig
 from genie_env.world_model.tokenizer import TokenizerConfig, VideoTokenizer
 from genie_env.world_model.transformer import TemporalCache, TransformerConfig
@@ -67,6 +69,8 @@ class WorldModelConfig:
     latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    outcome: OutcomeConfig | None = None
+    """None: a world without reward or end, like the paper's."""
     look: str = "plain"
     """Of the CoinRun it was trained on: `plain` or `full`; `other` for other videos."""
     frame_skip: int = 1
@@ -118,6 +122,10 @@ class WorldState:
     """The newest frame, int64."""
     entropy_B: np.ndarray
     """fp32, nats a token: how unsure the model was of the newest frame (0 for a prompt)."""
+    outcome_B: np.ndarray
+    """int64: what the newest step brought, an index into `outcome.OUTCOMES`."""
+    outlook_BO: Tensor | None
+    """fp32: how likely the next step brings each of `outcome.OUTCOMES`; None without a head."""
     generators: list[torch.Generator]
     history: TemporalCache
     decoder: TemporalCache | None
@@ -148,6 +156,8 @@ class WorldState:
             self,
             tokens_BN=self.tokens_BN[world_B],
             entropy_B=self.entropy_B[world_B.cpu().numpy()],
+            outcome_B=self.outcome_B[world_B.cpu().numpy()],
+            outlook_BO=None if self.outlook_BO is None else self.outlook_BO[world_B],
             generators=[_copy_generator(self.generators[b]) for b in world_B.tolist()],
             history=self.history.select(world_B),
             decoder=self.decoder and self.decoder.select(world_B),
@@ -166,8 +176,11 @@ class WorldState:
         if (self.decoder is None) != (other.decoder is None):
             raise ValueError("one state was started with decode=False, the other was not")
         self.tokens_BN = self.tokens_BN.index_copy(0, world_B, other.tokens_BN)
-        self.entropy_B = self.entropy_B.copy()
+        self.entropy_B, self.outcome_B = self.entropy_B.copy(), self.outcome_B.copy()
         self.entropy_B[world_B.cpu().numpy()] = other.entropy_B
+        self.outcome_B[world_B.cpu().numpy()] = other.outcome_B
+        if self.outlook_BO is not None and other.outlook_BO is not None:
+            self.outlook_BO = self.outlook_BO.index_copy(0, world_B, other.outlook_BO)
         for b, generator in zip(world_B.tolist(), other.generators, strict=True):
             self.generators[b] = _copy_generator(generator)
         self.history.put(world_B, other.history)
@@ -200,6 +213,7 @@ class WorldModel(
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
+        keep_freed_memory()
         if config.latent_actions.frame_size != config.tokenizer.frame_size:
             raise ValueError(
                 f"latent_actions.frame_size={config.latent_actions.frame_size} differs from "
@@ -213,6 +227,11 @@ class WorldModel(
             config.tokenizer.num_tokens,
             self.tokenizer.num_codes,
             config.num_actions,
+        )
+        self.outcome_head = (
+            OutcomeHead(config.outcome, config.tokenizer.num_tokens, self.dynamics.width)
+            if config.outcome
+            else None
         )
         size = config.frame_size
         self.prompts = np.zeros((0, 1, size, size, 3), np.uint8)
@@ -249,10 +268,12 @@ class WorldModel(
             actions_BT[:, 1:] = self.latent_actions(frames).codes
         history = self.dynamics.new_cache(num_worlds)
         for t in range(num_frames):
-            self.dynamics.commit(tokens_BTN[:, t], actions_BT[:, t], history)
+            features_BND = self.dynamics.commit(tokens_BTN[:, t], actions_BT[:, t], history)
         return WorldState(
             tokens_BN=tokens_BTN[:, -1],
             entropy_B=np.zeros(num_worlds, np.float32),
+            outcome_B=np.full(num_worlds, NOTHING),
+            outlook_BO=self._outlook(features_BND),
             generators=[torch.Generator(self.device).manual_seed(int(s)) for s in seeds],
             history=history,
             decoder=self.tokenizer.new_decoder_cache(num_worlds) if decode else None,
@@ -280,6 +301,9 @@ class WorldModel(
                 temperature=sampling.temperature if temperature is None else temperature,
                 steps=sampling.steps if steps is None else steps,
             )
+        if state.outlook_BO is not None:
+            noise_BO = gumbel(uniform(state.generators, len(OUTCOMES))).to(self.device)
+            state.outcome_B = (state.outlook_BO.log() + noise_BO).argmax(-1).cpu().numpy()
         tokens_BN, entropy_B = decode_frame(
             lambda tokens: self.dynamics.step(tokens, actions, state.history),
             self.dynamics.num_tokens,
@@ -287,7 +311,8 @@ class WorldModel(
             state.generators,
             sampling,
         )
-        self.dynamics.commit(tokens_BN, actions, state.history)
+        features_BND = self.dynamics.commit(tokens_BN, actions, state.history)
+        state.outlook_BO = self._outlook(features_BND)
         state.tokens_BN, state.entropy_B = tokens_BN, entropy_B.cpu().numpy()
         if state.decoder is None:
             return
@@ -314,16 +339,27 @@ class WorldModel(
         return state.frames_BHWC.cpu().numpy().copy()
 
     def latents(self, state: WorldState) -> np.ndarray:
-        """The newest frame of every world as the vectors its tokens stand for, on their grid:
-        fp32 (B, h, w, E), each number in [-1, 1] with FSQ. No pixel is decoded."""
+        """The newest frame of every world as `token_latents`. No pixel is decoded."""
+        return self.token_latents(state.tokens_BN)
+
+    def token_latents(self, tokens_BN: Tensor) -> np.ndarray:
+        """The vectors that a frame's tokens stand for, on their grid: fp32 (B, h, w, E), each
+        number in [-1, 1] with FSQ."""
         grid = self.config.tokenizer.grid
-        vectors_BNE = self.tokenizer.quantizer.lookup(state.tokens_BN).float()
+        vectors_BNE = self.tokenizer.quantizer.lookup(tokens_BN).float()
         return vectors_BNE.unflatten(1, (grid, grid)).cpu().numpy()
 
     def outcome(self, state: WorldState) -> tuple[np.ndarray, np.ndarray]:
-        """Reward fp32 (B,) and termination bool (B,) of the newest frame: the paper's action-free
-        world knows neither, so 0 and False."""
-        return np.zeros(len(state), np.float32), np.zeros(len(state), bool)
+        """Reward fp32 (B,) and termination bool (B,) of the newest step. Without an outcome head,
+        as in the paper's action-free world, 0 and False."""
+        paid = self.config.outcome.success_reward if self.config.outcome else 0.0
+        reward_B = np.where(state.outcome_B == SUCCESS, paid, 0.0).astype(np.float32)
+        return reward_B, state.outcome_B != NOTHING
+
+    def _outlook(self, features_BND: Tensor) -> Tensor | None:
+        if self.outcome_head is None:
+            return None
+        return self.outcome_head(features_BND).softmax(-1)
 
     @torch.no_grad()
     def infer_actions(self, frames_BTHWC: np.ndarray | Tensor) -> np.ndarray:

@@ -103,7 +103,6 @@ def test_latents_frame_stack_and_evaluation(dream, tmp_path):
 
 
 def test_video(dream, tmp_path):
-    pytest.importorskip("moviepy")
     env = VecVideoRecorder(
         dream(render_mode="rgb_array"), str(tmp_path), lambda step: step == 0, video_length=3
     )

@@ -15,6 +15,7 @@ from genie_env.envs.coinrun import (
     NUM_ACTIONS,
     RIGHT_JUMP,
     CoinRunVectorEnv,
+    level_starts,
 )
 
 
@@ -284,7 +285,7 @@ def test_bad_calls_are_named():
         env.get_states()
     with pytest.raises(TypeError, match="seed must be an int"):
         env.reset(seed=[1, 2])
-    with pytest.raises(ValueError, match="no reset options"):
+    with pytest.raises(ValueError, match=r"unknown reset options \['level'\]; accepted: 'states'"):
         env.reset(options={"level": 3})
     env.reset()
     with pytest.raises(ValueError, match=r"\[0, 15\), got 4 to 15"):
@@ -319,3 +320,16 @@ def test_missing_engine_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "procgen", None)
     with pytest.raises(ImportError, match=r'pip install "genie-env\[procgen\]"'):
         make()
+
+
+def test_level_starts_are_each_levels_first_frame():
+    states = level_starts("plain", "easy", 20_000, 5)
+    env = CoinRunVectorEnv(5, look="plain", start_level=20_000, num_levels=5)
+    frames, infos = env.reset(options={"states": states})
+    assert infos["level_seed"].tolist() == list(range(20_000, 20_005))
+    drawn, infos = env.reset(seed=4)
+    for frame, level in zip(drawn, infos["level_seed"], strict=True):
+        assert np.array_equal(frame, frames[level - 20_000])
+    with pytest.raises(ValueError, match="expected 5 states"):
+        env.reset(options={"states": states[:2]})
+    env.close()

@@ -216,9 +216,9 @@ def test_detail_and_colours():
     assert 0.5 * np.abs(colours(grey) - colours(255 - grey)).sum(-1) == pytest.approx([1, 1])
 
 
-def test_the_whole_report(tiny_model, tmp_path):
+def test_the_whole_report(tiny_model, ending_model, tmp_path):
     config = EvaluationConfig(levels="10000-10999", num_scenes=6, num_starts=3)
-    sections = evaluate(tiny_model, config, tmp_path)
+    sections = evaluate(ending_model, config, tmp_path)
     assert len(sections) == len(SECTIONS)
     saved = json.loads((tmp_path / "report.json").read_text())
     assert len(saved["sections"]) == len(SECTIONS)
@@ -228,9 +228,11 @@ def test_the_whole_report(tiny_model, tmp_path):
             if np.isfinite(row.estimate.value):
                 assert row.estimate.low <= row.estimate.high
     assert "<html" in (tmp_path / "report.html").read_text()
-    again = evaluate(tiny_model, replace(config, sections=("retrieval",)), tmp_path / "again")
+    again = evaluate(ending_model, replace(config, sections=("retrieval",)), tmp_path / "again")
     first = next(s for s in sections if s.title == again[0].title)
     assert [row.estimate for row in first.rows] == [row.estimate for row in again[0].rows]
+    with pytest.raises(ValueError, match="no outcome head"):
+        evaluate(tiny_model, replace(config, sections=("drift", "outcome")), tmp_path / "none")
 
 
 @pytest.mark.parametrize("levels", ["20000", "a-b", "5-4", ""])

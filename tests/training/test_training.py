@@ -286,12 +286,12 @@ def test_latent_actions_learn_one_clip(experiment, store, reach):
 def test_surprise():
     # Patches from the first place, from any, and from nowhere (the last).
     shares = [[0.9, 0.1, 0.0, 0.0], [0.25] * 4, [0.0, 0.0, 0.0, 1.0]]
-    goal = torch.tensor(shares).clamp_min(1e-9).log()[None, None]
-    assert float(surprise(goal, goal)) == pytest.approx(0, abs=1e-6)
+    goal = torch.tensor(shares).clamp_min(1e-9).log().expand(1, 2, -1, -1)
+    assert surprise(goal, goal)[0].tolist() == pytest.approx([0, 0], abs=1e-6)
     for patch, counts in enumerate((True, False, False)):
         guess = goal.clone()
-        guess[..., patch, :] = torch.tensor([0.0, 9.0, 0.0, 0.0])
-        assert (float(surprise(goal, guess)) > 1) == counts
+        guess[0, 1, patch] = torch.tensor([0.0, 9.0, 0.0, 0.0])
+        assert (surprise(goal, guess)[0] > 1).tolist() == [False, counts]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -482,6 +482,11 @@ def load_labels(path: str | Path, shard: int) -> Labels:
         return Labels(**{name: columns[name] for name in Labels._fields})
 
 
+def has_labels(folders: Sequence[Path]) -> bool:
+    """Whether all shards of these stores were recorded with labels."""
+    return all(labels_path(folder, n).is_file() for folder in folders for n in list_shards(folder))
+
+
 class ClipLabels:
     """Labels of a `ClipStore`'s clips, by the same indices. `load_labels` says who may use it."""
 

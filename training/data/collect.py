@@ -20,6 +20,9 @@ from genie_env.envs.coinrun import CoinRunVectorEnv
 from training.data import clip_store
 from training.data.clip_store import ClipWriter
 
+VALIDATION_LEVELS = (10_000, 1_000)
+"""First level and number of levels; training has 0-9,999, reports 20,000 and above."""
+
 
 @dataclass(frozen=True)
 class CollectConfig:

@@ -14,6 +14,7 @@ SECTIONS = (
     "distance",
     "drift",
     "prompts",
+    "outcome",
 )
 
 
@@ -29,6 +30,7 @@ class EvaluationConfig:
     num_starts: int = 16
     """Of them those that held codes and long dreams start from."""
     sections: tuple[str, ...] = SECTIONS
+    """`outcome` is left out for a model that has learned neither reward nor end."""
     i3d: Path | None = None
     """The standard i3d_torchscript.pt, for a Frechet video distance that others report too."""
     seed: int = 20_000

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from genie_env.world_model import WorldModel
+from training.data.collect import VALIDATION_LEVELS
 from training.evaluation.config import SECTIONS, EvaluationConfig, parse_levels
 from training.evaluation.control import (
     agreement_section,
@@ -22,11 +23,11 @@ from training.evaluation.distance import distance_section
 from training.evaluation.dreams import PROMPT_FRAMES, futures, infer_actions
 from training.evaluation.drift import drift_section
 from training.evaluation.fidelity import PREDICT_AT, prediction_section, tokenizer_section
+from training.evaluation.outcome import outcome_section
 from training.evaluation.prompts import prompt_section
 from training.evaluation.report import write_report
 from training.evaluation.scenes import RealGame
 from training.evaluation.sections import Section
-from training.presets import VALIDATION_LEVELS
 
 
 def evaluate(model: str | WorldModel, config: EvaluationConfig, out: str | Path) -> list[Section]:
@@ -43,6 +44,11 @@ def evaluate(model: str | WorldModel, config: EvaluationConfig, out: str | Path)
     first_level, num_levels = parse_levels(config.levels)
     name = model if isinstance(model, str) else type(model).__name__
     world = WorldModel.from_pretrained(model) if isinstance(model, str) else model
+    wanted = config.sections
+    if "outcome" in wanted and world.outcome_head is None:
+        if wanted != SECTIONS:
+            raise ValueError("this model has no outcome head: leave the section `outcome` out")
+        wanted = tuple(section for section in SECTIONS if section != "outcome")
     look, frame_skip = world.config.look, world.config.frame_skip
     if look not in ("plain", "full"):
         raise ValueError(
@@ -62,7 +68,6 @@ def evaluate(model: str | WorldModel, config: EvaluationConfig, out: str | Path)
     starts_STHWC = scenes.frames_BTHWC[: config.num_starts, :PROMPT_FRAMES]
     sections = []
 
-    wanted = config.sections
     if "prediction" in wanted or "distance" in wanted:
         ahead = futures(world, scenes.frames_BTHWC, codes_BM, random_BM)
     if "tokenizer" in wanted:
@@ -95,6 +100,8 @@ def evaluate(model: str | WorldModel, config: EvaluationConfig, out: str | Path)
         sections.append(drift_section(world, starts_STHWC, scenes.frames_BTHWC, codes_BM))
     if "prompts" in wanted:
         sections.append(prompt_section(world, starts_STHWC))
+    if "outcome" in wanted:
+        sections.append(outcome_section(world, game, config.num_scenes, config.seed))
     game.close()
     write_report(
         Path(out),

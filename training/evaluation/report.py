@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -56,7 +56,7 @@ def write_report(out: Path, title: str, summary: dict[str, str], sections: list[
     (out / "report.html").write_text(_html(title, summary, sections), encoding="utf-8")
 
 
-def curve_png(series: dict[str, Curve], x_label: str, y_label: str) -> bytes:
+def curve_png(series: Mapping[str, Curve], x_label: str, y_label: str) -> bytes:
     """Lines as PNG, 1400 pixels wide to be shown at half of that.
 
     series: name -> y, (x, y), or (x, y, low, high) with a band from low to high; all 1-D and of

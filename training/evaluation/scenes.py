@@ -14,7 +14,9 @@ import numpy as np
 
 from genie_env.envs import coinrun
 from genie_env.envs.coinrun import CoinRunVectorEnv
+from genie_env.world_model.outcome import DEATH, NOTHING, SUCCESS
 from training.data.collect import CollectConfig, MixedPolicy
+from training.outcome import Episode
 
 # Of buttons with equal effects the first one stands for all: no-op before everything else.
 BUTTONS = (4, 1, 7, 5, 2, 8, 3, 0, 6)
@@ -60,8 +62,7 @@ class RealGame:
         steps into an episode on; levels are drawn with replacement."""
         env = self._make_env(count, seed=seed)
         rng = np.random.default_rng(seed)
-        mix = CollectConfig(out="")
-        policy = MixedPolicy(mix.mix, mix.redraw, count, rng)
+        policy = _default_policy(count, rng)
         frames: list[list[np.ndarray]] = [[] for _ in range(count)]
         actions: list[list[int]] = [[] for _ in range(count)]
         states: list[list[bytes]] = [[] for _ in range(count)]
@@ -87,6 +88,29 @@ class RealGame:
                     frames[b], actions[b], states[b] = [], [], []
         env.close()
         return Scenes(np.array(frames), np.array(actions)[:, :-1], states, levels_B)
+
+    def episodes(self, count: int, seed: int) -> list[Episode]:
+        """The first episode of each of `count` worlds, whole, under the default mix of policies;
+        levels are drawn with replacement. Episodes of a single frame are left out."""
+        env = self._make_env(count, seed=seed)
+        policy = _default_policy(count, np.random.default_rng(seed))
+        frames: list[list[np.ndarray]] = [[] for _ in range(count)]
+        outcomes: dict[int, int] = {}
+        obs_BHWC, _ = env.reset()
+        fresh_B = np.ones(count, bool)
+        while len(outcomes) < count:
+            for b in range(count):
+                if b not in outcomes:
+                    frames[b].append(obs_BHWC[b])
+            obs_BHWC, _, terminated_B, truncated_B, infos = env.step(policy.act(fresh_B))
+            fresh_B = terminated_B | truncated_B
+            for b in np.flatnonzero(fresh_B):
+                ended = SUCCESS if infos["success"][b] else DEATH
+                outcomes.setdefault(int(b), NOTHING if truncated_B[b] else ended)
+        env.close()
+        return [
+            Episode(np.array(clip), outcomes[b]) for b, clip in enumerate(frames) if len(clip) > 1
+        ]
 
     def play(self, states: list[bytes], plans_PK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What every plan leads to from every state.
@@ -140,6 +164,11 @@ class RealGame:
             self._branches = self._make_env(num_worlds)
             self._branches.reset()
         return self._branches
+
+
+def _default_policy(num_worlds: int, rng: np.random.Generator) -> MixedPolicy:
+    config = CollectConfig(out="")
+    return MixedPolicy(config.mix, config.redraw, num_worlds, rng)
 
 
 def effects(frames_BPHWC: np.ndarray, ended_BP: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Latent behavioural cloning: what a few labels say of latent actions."""
