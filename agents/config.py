@@ -15,8 +15,10 @@ class DreamConfig:
     """World model with an outcome head: the name of a shipped checkpoint, a folder, a hub id."""
     run: Path = Path("runs/dream")
     """Folder of the agent; the same command goes on where it stopped."""
-    world: Literal["dream", "real"] = "dream"
-    """`real`: the same agent, from real CoinRun with its real actions, to compare with."""
+    world: Literal["dream", "mapped", "real"] = "dream"
+    """To compare with, the same agent from real CoinRun: `mapped`, playing latent actions by the
+    map that takes dreamers there (what it loses is the map's fault), or `real`, with the real
+    actions."""
     difficulty: str = "easy"
     """Of the real frames that dreams begin with."""
     steps: int = 250_000

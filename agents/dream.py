@@ -113,7 +113,12 @@ def load_model(config: DreamConfig) -> WorldModel:
     return model
 
 
-def make_worlds(config: DreamConfig, model: WorldModel, starts: list[np.ndarray]) -> VecEnv:
+def make_worlds(
+    config: DreamConfig,
+    model: WorldModel,
+    starts: list[np.ndarray],
+    button_K: np.ndarray | None,
+) -> VecEnv:
     """What the agent trains in."""
     env: Any
     if config.world == "dream":
@@ -130,7 +135,11 @@ def make_worlds(config: DreamConfig, model: WorldModel, starts: list[np.ndarray]
         )
     else:
         env = TokenizedCoinRun(
-            model, num_envs=config.num_worlds, difficulty=config.difficulty, seed=config.seed
+            model,
+            button_K,
+            num_envs=config.num_worlds,
+            difficulty=config.difficulty,
+            seed=config.seed,
         )
     return VecFrameStack(VecMonitor(SB3VecEnv(env)), config.frame_stack)
 
@@ -148,14 +157,14 @@ def train(config: DreamConfig) -> PPO:
     if path.exists() and json.loads(path.read_text())["config"] != written:
         raise ValueError(f"{config.run} holds an agent of another config (see {path})")
     starts, button_K = [], None
-    if config.world == "dream":
+    if config.world != "real":
         store = film(config, model)
         starts, button_K = draw_starts(config, store), name_actions(config, model, store)
     # Beside the weights: what is needed to take the agent into the real game.
     about = {"config": written, "buttons": None if button_K is None else button_K.tolist()}
     path.write_text(json.dumps(about, indent=2) + "\n")
 
-    worlds = make_worlds(config, model, starts)
+    worlds = make_worlds(config, model, starts, button_K)
     saves = _saves(config.run)
     if saves:
         steps = max(saves)
@@ -183,7 +192,7 @@ def train(config: DreamConfig) -> PPO:
     callbacks: list[BaseCallback] = [
         CheckpointCallback(every, str(config.run), "agent", save_vecnormalize=True)
     ]
-    if button_K is not None:
+    if config.world == "dream" and button_K is not None:
         callbacks.append(RealCheck(config, model, button_K, every))
     left = config.steps - agent.num_timesteps
     if left > 0:

@@ -116,7 +116,7 @@ class Singles:
     """As many environments of one world each."""
 
     def __init__(self, model: WorldModel, num_worlds: int) -> None:
-        self.envs = [gym.make("GenieEnv-v0", model=model) for _ in range(num_worlds)]
+        self.envs = [gym.make("GenieEnv-v0", model=model, reward="none") for _ in range(num_worlds)]
         for seed, env in enumerate(self.envs):
             env.reset(seed=seed)
             for _ in range(model.config.context_frames):

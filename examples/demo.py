@@ -38,7 +38,8 @@ def main(out: Path = Path("demo"), steps: int = 320, model: str = "coinrun-plain
         seed: of starts, actions and sampling.
     """
     out.mkdir(parents=True, exist_ok=True)
-    env = gym.make("GenieEnv-v0", model=model, render_mode="rgb_array")
+    # The world without ends: what is shown is how it goes on.
+    env = gym.make("GenieEnv-v0", model=model, reward="none", render_mode="rgb_array")
     num_actions = int(env.action_space.n)
     num_steps = max(1, steps // NUM_STARTS)
     # Every code equally often, each in a new order: a code's effect shows after each other code.

@@ -34,6 +34,8 @@ from genie_env.world_model.transformer import TemporalCache, TransformerConfig
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 FORMAT_VERSION = 1
+WEIGHT_FILES = ("model.safetensors", "outcome.safetensors")
+"""The outcome head has a file of its own: it is small, and retrained without the rest."""
 
 
 MODEL_CARD = """---
@@ -391,9 +393,11 @@ class WorldModel(
         config = _load_config(folder)
         try:
             model = cls(config)
-            weights = load_file(folder / "model.safetensors")
+            weights: dict[str, Tensor] = {}
+            for name in WEIGHT_FILES if config.outcome else WEIGHT_FILES[:1]:
+                weights |= load_file(folder / name)
         except FileNotFoundError as error:
-            raise CheckpointError(f"checkpoint {folder}: model.safetensors is missing") from error
+            raise CheckpointError(f"checkpoint {folder}: {name} is missing") from error
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"checkpoint {folder} is damaged: {error}") from error
         wanted = model.state_dict()
@@ -424,7 +428,10 @@ class WorldModel(
             key: (value.bfloat16() if value.is_floating_point() else value).cpu().contiguous()
             for key, value in self.state_dict().items()
         }
-        save_file(weights, save_directory / "model.safetensors")
+        ends = {key: weights.pop(key) for key in list(weights) if key.startswith("outcome_head.")}
+        for name, part in zip(WEIGHT_FILES, (weights, ends), strict=True):
+            if part:
+                save_file(part, save_directory / name)
         if len(self.prompts):
             rows = self.prompts.transpose(0, 2, 1, 3, 4)
             P, H, T, W, C = rows.shape

@@ -75,13 +75,15 @@ def test_training_goes_on_where_it_stopped(config, agent, capsys):
 def test_the_same_agent_in_the_real_game_and_the_score_of_both(config, agent):
     real = replace(config, run=config.run.parent / "real", world="real")
     assert dream.train(real).action_space.n == 15
+    mapped = replace(config, run=config.run.parent / "mapped", world="mapped")
+    assert dream.train(mapped).action_space.n == 8
     twin = config.run.with_name("twin")
     shutil.copytree(config.run, twin)
-    scores = dream.score([config.run, twin, real.run], "20000-20003")
-    assert "128 steps in the real" in list(scores)[-1] and len(scores) == 6
+    scores = dream.score([config.run, twin, mapped.run, real.run], "20000-20003")
+    assert "128 steps in the real" in list(scores)[-1] and len(scores) == 7
     assert all(won.shape == (4,) and won.dtype == bool for won in scores.values())
     text = table(scores)
-    assert text.count("\n") == 8 and "always right+jump" in text
+    assert text.count("\n") == 9 and "always right+jump" in text
     with pytest.raises(ValueError, match="cannot play in the dream"):
         dream.film_side_by_side(real.run)
     cli.main(["dream", "eval", "--run", str(real.run), "--levels", "20000-20001"])

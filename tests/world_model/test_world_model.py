@@ -136,6 +136,18 @@ def test_save_and_load(model, tmp_path):
     assert np.array_equal(a, rollout(again, again.start(video(1, 2), [1]), ACTIONS[:4, :1]))
 
 
+def test_a_head_is_saved_beside_the_rest(ending_model, tiny_model, tmp_path):
+    ending_model.save_pretrained(tmp_path / "saved")
+    loaded = WorldModel.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    for key, weight in ending_model.outcome_head.state_dict().items():
+        assert torch.equal(loaded.outcome_head.state_dict()[key], weight.bfloat16().float())
+    tiny_model.save_pretrained(tmp_path / "headless")
+    assert not (tmp_path / "headless" / "outcome.safetensors").exists()
+    (tmp_path / "saved" / "outcome.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="outcome.safetensors is missing"):
+        WorldModel.from_pretrained(tmp_path / "saved")
+
+
 def test_bf16_runs(model, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     loaded = WorldModel.from_pretrained(tmp_path / "saved", dtype=torch.bfloat16)
