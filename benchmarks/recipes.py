@@ -56,6 +56,7 @@ FAMILIES = {
             "pixels in, pixels guessed (the paper)": ("latent_actions.reach=null",),
             "action from the first step": ("latent_actions_loss.forward_first=0.0",),
             "forward model first for 0.05": ("latent_actions_loss.forward_first=0.05",),
+            "transitions weighed by their surprise": ("latent_actions_loss.focus=1.0",),
             "gradient codebook (the paper)": ("latent_actions.quantizer.kind=vq_gradient",),
             "FSQ of 4 x 2 levels": (
                 "latent_actions.quantizer.kind=fsq",
@@ -75,6 +76,12 @@ FAMILIES = {
                 "data.0.frame_skip=1",
                 "data.0.num_frames=131072",
                 "data.0.out=data/recipe-skip1",
+            ),
+            "behaviour: every button drawn anew": (
+                "data.0.redraw=1.0",
+                'data.0.mix={"walker": 0.9, "uniform": 0.1}',
+                "data.0.num_frames=131072",
+                "data.0.out=data/recipe-redraw",
             ),
             "behaviour: jumps half of the time": (
                 'data.0.mix={"jumper": 0.7, "runner": 0.2, "uniform": 0.1}',

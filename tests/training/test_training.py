@@ -30,15 +30,6 @@ from training.tokenizer import TokenizerLossConfig, TokenizerStage, patch_errors
 from training.world import WorldLossConfig, WorldStage
 
 
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    experiment = load_preset("debug")
-    folder = tmp_path_factory.mktemp("data") / "debug"
-    experiment = replace(experiment, data=(replace(experiment.data[0], out=str(folder)),))
-    stages.collect_missing(experiment)
-    return experiment
-
-
 @pytest.fixture
 def store(experiment):
     return ClipStore(experiment.data[0].out, 6)

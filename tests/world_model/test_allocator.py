@@ -1,0 +1,33 @@
+"""Freed memory is kept for the next tensors."""
+
+import subprocess
+import sys
+
+import pytest
+
+PAGE_FAULTS = """
+import resource, sys, torch
+from genie_env.world_model.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+torch.set_num_threads(1)
+
+def step():
+    return sum(float(tensor[0]) for tensor in [torch.ones(750_000) for _ in range(6)])
+
+step(), step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(how):
+    command = [sys.executable, "-c", PAGE_FAULTS, how]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_steps_cost_no_fresh_pages():
+    assert page_faults("keep") < page_faults("leave") / 4
