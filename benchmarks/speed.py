@@ -49,9 +49,9 @@ def paper_step(
     """One frame the paper's way: 25 passes over the whole window, then decode the window."""
     num_tokens, mask = model.dynamics.num_tokens, model.dynamics.mask_token
 
-    def logits_of(tokens_1N: torch.Tensor) -> torch.Tensor:
+    def logits_of(tokens_1N: torch.Tensor, places_1S: torch.Tensor) -> torch.Tensor:
         window = torch.cat((tokens_1TN, tokens_1N[:, None]), 1)
-        return model.dynamics(window, actions_1M)[:, -1]
+        return model.dynamics(window, actions_1M)[:, -1][:, places_1S[0]]
 
     frame, _ = decode_frame(
         logits_of, num_tokens, mask, [generator], SamplingConfig(steps=25, temperature=1.0)

@@ -97,14 +97,23 @@ class Dynamics(nn.Module):
             x = self.transformer(self._embed(both, actions), times, mask)[:, T - 1 :]
         return self.head(x[:, :, -N:])
 
-    def step(self, tokens_BN: Tensor, actions_B: Tensor, cache: TemporalCache) -> Tensor:
-        """Logits (B, N, K) of the frame after those in the cache, from a partly masked copy of it.
+    def step(
+        self,
+        tokens_BN: Tensor,
+        actions_B: Tensor,
+        cache: TemporalCache,
+        place_BS: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, S, K) of the tokens at some places (all if None) of the frame after those in
+        the cache, from a partly masked copy of it.
 
-        Writes that frame's keys and values to its slot of the cache; once it is decoded, call again
-        with the whole frame (the commit), then `cache.advance()`.
+        Writes that frame's keys and values to its slot of the cache; once it is decoded, `commit`
+        the whole frame.
         """
-        x = self.transformer.step(self._embed(tokens_BN, actions_B), cache)
-        return self.head(x[:, -self.num_tokens :])
+        x = self.transformer.step(self._embed(tokens_BN, actions_B), cache)[:, -self.num_tokens :]
+        if place_BS is not None:
+            x = x.gather(1, place_BS[..., None].expand(-1, -1, x.shape[-1]))
+        return self.head(x)
 
     def commit(self, tokens_BN: Tensor, actions_B: Tensor, cache: TemporalCache) -> Tensor:
         """A whole frame becomes history. actions_B: what led to it, NO_ACTION for the first.

@@ -76,7 +76,7 @@ def draw(logits: Tensor, temperature: float, luck: Tensor) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def decode_frame(
-    logits_of: Callable[[Tensor], Tensor],
+    logits_of: Callable[[Tensor, Tensor], Tensor],
     num_tokens: int,
     mask_token: int,
     generators: Sequence[torch.Generator],
@@ -84,7 +84,8 @@ def decode_frame(
 ) -> tuple[Tensor, Tensor]:
     """Decode one frame from all masked.
 
-    logits_of: int64 (B, N) with `mask_token` where hidden -> logits (B, N, K).
+    logits_of: int64 (B, N) with `mask_token` where hidden, and places int64 (B, S) -> logits
+    (B, S, K) of the tokens there.
     Returns int64 tokens (B, N) and the mean entropy (fp32 (B,), nats a token) that each token
     had when it was settled.
     """
@@ -92,23 +93,23 @@ def decode_frame(
     device = generators[0].device
     tokens = torch.full((num_worlds, num_tokens), mask_token, dtype=torch.int64, device=device)
     entropy_BN = torch.zeros(num_worlds, num_tokens, device=device)
-    # A fixed random order: token i is settled in the step in which its rank comes up.
-    order_BN = uniform(generators, num_tokens)
+    # Places by the turn in which they are settled; `confidence` puts them in its own order.
+    order_BN = uniform(generators, num_tokens).argsort(-1)
+    settled = 0
     for step in range(config.steps):
-        masked = tokens == mask_token
-        logits = logits_of(tokens).float()
-        drawn, entropy = draw(logits, config.temperature, uniform(generators, num_tokens))
-        still = num_masked_after(step, config.steps, num_tokens)
-        if config.order == "random":
-            score = order_BN
-        else:
+        end = num_tokens - num_masked_after(step, config.steps, num_tokens)
+        # With a fixed order only what is settled now is guessed: half of the work for two steps.
+        place_BS = order_BN[:, settled : end if config.order == "random" else None]
+        logits = logits_of(tokens, place_BS).float()
+        drawn, entropy = draw(logits, config.temperature, uniform(generators, place_BS.shape[1]))
+        if config.order == "confidence":
             chosen = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
-            score = chosen + config.temperature * gumbel(uniform(generators, num_tokens))
-        score = score.masked_fill(~masked, -math.inf)
-        # Settle the best-scored of the masked tokens only: `still` is a count among those.
-        settle = int(masked[0].sum()) - still
-        best = score.topk(settle, dim=-1).indices
-        settled = torch.zeros_like(masked).scatter_(1, best, True)
-        tokens = torch.where(settled, drawn, tokens)
-        entropy_BN = torch.where(settled, entropy, entropy_BN)
+            noise = gumbel(uniform(generators, place_BS.shape[1]))
+            best = (chosen + config.temperature * noise).argsort(-1, descending=True)
+            place_BS, drawn, entropy = (x.gather(1, best) for x in (place_BS, drawn, entropy))
+            order_BN = torch.cat((order_BN[:, :settled], place_BS), 1)
+        now = end - settled
+        tokens = tokens.scatter(1, place_BS[:, :now], drawn[:, :now])
+        entropy_BN = entropy_BN.scatter(1, place_BS[:, :now], entropy[:, :now])
+        settled = end
     return tokens, entropy_BN.mean(-1)

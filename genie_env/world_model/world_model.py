@@ -307,7 +307,7 @@ class WorldModel(
             noise_BO = gumbel(uniform(state.generators, len(OUTCOMES))).to(self.device)
             state.outcome_B = (state.outlook_BO.log() + noise_BO).argmax(-1).cpu().numpy()
         tokens_BN, entropy_B = decode_frame(
-            lambda tokens: self.dynamics.step(tokens, actions, state.history),
+            lambda tokens, places: self.dynamics.step(tokens, actions, state.history, places),
             self.dynamics.num_tokens,
             self.dynamics.mask_token,
             state.generators,

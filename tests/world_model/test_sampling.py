@@ -15,7 +15,7 @@ def generators(*seeds):
 
 def constant_logits(probabilities):
     logits = torch.tensor(probabilities).log()
-    return lambda tokens: logits.expand(*tokens.shape, len(probabilities))
+    return lambda tokens, places: logits.expand(*places.shape, len(probabilities))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 25])
@@ -23,10 +23,12 @@ def constant_logits(probabilities):
 def test_every_token_is_settled_once_by_the_schedule(steps, order):
     masked_counts = []
 
-    def logits_of(tokens):
+    def logits_of(tokens, places):
         masked_counts.append(int((tokens[0] == MASK).sum()))
+        # Only what is hidden is asked for.
+        assert (tokens.gather(1, places) == MASK).all()
         # Settled tokens must keep their value: the model now votes for another code everywhere.
-        return torch.full((*tokens.shape, NUM_CODES), -20.0).index_fill(
+        return torch.full((*places.shape, NUM_CODES), -20.0).index_fill(
             -1, torch.tensor([len(masked_counts) % NUM_CODES]), 20.0
         )
 
