@@ -183,7 +183,8 @@ class TemporalAttention(Attention):
         keys[cache.world_B, :, :, cache.slot_B] = rotate(k, cache.table_2B11E).to(keys.dtype)
         values[cache.world_B, :, :, cache.slot_B] = v.to(values.dtype)
         q = rotate(q, cache.table_2B11E).to(keys.dtype)
-        score_BNHW = (keys @ q[..., None])[..., 0].float() * q.shape[-1] ** -0.5
+        score_BNHW = (q[..., None, :] @ keys.transpose(-1, -2))[..., 0, :].float()
+        score_BNHW = score_BNHW * q.shape[-1] ** -0.5
         if not cache.full:
             score_BNHW = score_BNHW.masked_fill(~cache.mask_B111W[:, 0], float("-inf"))
         weight = score_BNHW.softmax(-1).to(values.dtype)
@@ -203,7 +204,7 @@ class STBlock(nn.Module):
         self.down = nn.Linear(config.ffn_ratio * D, D, bias=False)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(rms_norm(x)), approximate="tanh"))
+        return self.down(F.gelu(self.up(rms_norm(x))))
 
     def forward(self, x_BTND: Tensor, table_2TE: Tensor, mask_TT: Tensor) -> Tensor:
         x = x_BTND + self.spatial(x_BTND.flatten(0, 1)).view_as(x_BTND)
