@@ -54,7 +54,7 @@ def export_videos(store: Path, out: Path) -> None:
 
 def train(
     stage: tyro.conf.Positional[
-        Literal["tokenizer", "actions", "world", "decoder", "outcome", "all"]
+        Literal["tokenizer", "actions", "world", "decoder", "outcome", "controls", "all"]
     ],
     preset: str = "coinrun-plain",
     run: Path | None = None,
@@ -64,14 +64,15 @@ def train(
     change: tuple[str, ...] = (),
 ) -> None:
     """Train a stage, or everything: data, tokenizer, latent actions and dynamics, and the
-    tokenizer's decoder once more; last a head that knows reward and end, where the data has labels.
+    tokenizer's decoder once more; where the data has labels a head that knows reward and end, and
+    what the real game's buttons are called among the latent actions.
 
     The same command resumes; SIGTERM and Ctrl-C save first (but for `outcome`, of minutes).
 
     Args:
         stage: What to train. `world`, the dynamics, needs the tokenizer and latent actions of
-            the same run; `decoder` and `outcome` need its world, and where there is none
-            `outcome` takes that of `start_from`.
+            the same run; `decoder`, `outcome` and `controls` need its world, and where there is
+            none `outcome` takes that of `start_from`.
         preset: coinrun-plain, coinrun, paper or debug.
         run: Folder of the run (default runs/PRESET); the bundle ends in RUN/model.
         data: Clip stores to train on; the preset's own are collected if none is given.
@@ -103,6 +104,8 @@ def train(
             stages.train_outcome(experiment, run, stores)
         elif stage == "all":
             print("no labels beside all of the video: this world knows neither reward nor end")
+        if stage == "controls" or (stage == "all" and has_labels(stores)):
+            stages.measure_world(experiment, run)
         if stage not in ("tokenizer", "actions"):
             print(f'done: gym.make("GenieEnv-v0", model="{run / "model"}")')
     except TrainingStopped as stopped:
@@ -160,6 +163,64 @@ def dream(
             print(f"dream and reality side by side: {dreams.film_side_by_side(run)}")
 
 
+def play(
+    prompt: str | None = None,
+    model: str = "coinrun-plain",
+    agent: Path | None = None,
+    speed: float | None = None,
+    temperature: float | None = None,
+    maskgit_steps: int | None = None,
+    keymap: Path | None = None,
+    out: Path = Path("played"),
+    keep: Path | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+) -> None:
+    """Step into a dreamed world: a window that answers the keys. The panel says which.
+
+    Args:
+        prompt: What to start from: an image, a video, coinrun:LEVEL (then the real game can be
+            shown beside it); one of the model's own starts if not given.
+        model: Name of a shipped checkpoint, a folder, or a hub id.
+        agent: Who plays until a key is pressed: the folder of a `genie dream train`, or a saved SB3
+            policy on frames (.zip).
+        speed: Steps a second to aim at; as fast as the model can if not given.
+        temperature: Of the sampling; the model's own if not given.
+        maskgit_steps: The same.
+        keymap: JSON file {"key": "command"} of keys that shall mean something else; keys that are
+            remapped in the window are written there.
+        out: Folder of recorded films.
+        keep: Clip store to keep episodes in, as training data.
+        seed: Of all randomness.
+        device: Where the model runs; the best there is if not given.
+    """
+    from genie_env.envs.single import GenieEnv
+    from genie_env.play.controls import Controls
+    from genie_env.play.game import SPEEDS, Game
+    from genie_env.play.keymap import Keymap
+    from genie_env.play.session import Session
+    from genie_env.play.window import Window
+
+    env = GenieEnv(
+        prompt, model, temperature=temperature, maskgit_steps=maskgit_steps, device=device
+    )
+    policy = keeper = None
+    if agent is not None:
+        from agents.player import load_player
+
+        policy = load_player(agent, env.model)
+    if keep is not None:
+        from training.data.played import keeper_of
+
+        keeper = keeper_of(keep, env.model.config)
+    config = env.model.config
+    controls = Controls.of(config.controls, config.num_actions)
+    keys = Keymap.read(keymap) if keymap and keymap.exists() else Keymap()
+    session = Session(env, controls, policy, keeper)
+    game = Game(session, keys, out, keymap, speed or SPEEDS[-1], seed)
+    Window(game, f"Genie: {Path(model).name}").run()
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "collect": collect,
     "import-videos": import_videos,
@@ -167,6 +228,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval": evaluate,
     "dream": dream,
+    "play": play,
 }
 
 

@@ -39,6 +39,9 @@ def test_collect_train_and_step(tmp_path, monkeypatch):
         (("train", "all", "--preset", "debug", "--change", "sampling.steps=x"), "sampling.steps"),
         (("dream", "train", "--model", "nope"), "no checkpoint 'nope'"),
         (("dream", "eval", "--run", "none"), "none has no finished agent"),
+        (("play", "--model", "nope"), "no checkpoint 'nope'"),
+        (("play", "--prompt", "nope.png"), "'nope.png' is not there"),
+        (("play", "--agent", "nope.zip"), "no agent nope.zip"),
         (("import-videos", "--videos", "missing", "--out", "x"), "missing"),
     ],
 )
@@ -57,5 +60,5 @@ def test_help_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("collect", "train", "eval", "dream", "import-videos", "export-videos"):
+    for command in ("collect", "train", "eval", "dream", "play", "import-videos", "export-videos"):
         assert command in done.stdout

@@ -189,6 +189,21 @@ def train_outcome(experiment: Experiment, run_dir: Path, data: Sequence[Path]) -
     processes().wait_for_everyone()
 
 
+def measure_world(experiment: Experiment, run_dir: Path) -> None:
+    """What the latent actions of the finished world do, measured with the real game and kept in
+    its config, for people who play."""
+    # Training itself needs nothing of what the evaluation imports.
+    from training.controls import measure_controls
+
+    if processes().is_main_process:
+        model = _finished_world(run_dir)
+        # Harder levels have the same buttons.
+        controls = measure_controls(model, experiment.data[-1].difficulty)
+        model.config = replace(model.config, controls=controls)
+        model.save_pretrained(run_dir / "model")
+    processes().wait_for_everyone()
+
+
 def bundle(
     experiment: Experiment, stage: WorldStage, store: ClipStore, prompts: ClipStore
 ) -> WorldModel:

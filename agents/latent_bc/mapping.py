@@ -8,16 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from genie_env.envs import coinrun
-
-PLAIN_BUTTONS = (
-    coinrun.NOOP,
-    coinrun.LEFT,
-    coinrun.RIGHT,
-    coinrun.JUMP,
-    coinrun.LEFT_JUMP,
-    coinrun.RIGHT_JUMP,
-)
-"""One button for each direction, with and without a jump: "down" adds nothing in CoinRun."""
+from genie_env.envs.coinrun import PLAIN_BUTTONS
 
 
 def plain_button(actions: np.ndarray) -> np.ndarray:

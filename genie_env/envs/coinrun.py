@@ -47,6 +47,10 @@ ACTION_MEANINGS: tuple[tuple[str, int, int], ...] = (
 
 NUM_ACTIONS = len(ACTION_MEANINGS)
 LEFT, LEFT_JUMP, NOOP, JUMP, RIGHT, RIGHT_JUMP = 1, 2, 4, 5, 7, 8
+PLAIN_BUTTONS = (NOOP, LEFT, RIGHT, JUMP, LEFT_JUMP, RIGHT_JUMP)
+"""One button for each direction, with and without a jump: "down" adds nothing in CoinRun."""
+BUTTON_NAMES = ("none", "left", "right", "jump", "left+jump", "right+jump")
+"""Of `PLAIN_BUTTONS`."""
 DISTINCT_ACTIONS = tuple(range(9))
 """The buttons that differ from one another in CoinRun."""
 EFFECTIVE_ACTION = np.array([a if a in DISTINCT_ACTIONS else NOOP for a in range(NUM_ACTIONS)])

@@ -46,19 +46,22 @@ class DreamSettings:
         maskgit_steps: int | None,
         device: str | None,
     ) -> None:
-        if not isinstance(temperature, Real | None):
-            raise TypeError(f"temperature is {temperature!r}; accepted: a number >= 0, or None")
-        if not isinstance(maskgit_steps, Integral | None):
-            raise TypeError(f"maskgit_steps is {maskgit_steps!r}; accepted: an integer, or None")
+        _check_sampling(temperature, maskgit_steps)
         self.model = _load_model(model, device)
         self.rewards = Rewards(reward, self.model)
-        sampling = self.model.config.sampling
-        self.temperature = sampling.temperature if temperature is None else temperature
-        self.maskgit_steps = sampling.steps if maskgit_steps is None else maskgit_steps
-        # Made for its checks only: a value out of range raises here, not at the first step.
-        replace(sampling, temperature=self.temperature, steps=self.maskgit_steps)
+        self.sampling = self.model.config.sampling
+        self.sample_with(temperature, maskgit_steps)
         check_prompt(prompt, len(self.model.prompts))
         self.prompt = prompt
+
+    def sample_with(self, temperature: Any, maskgit_steps: Any) -> None:
+        """How the steps to come are sampled; None leaves a value as it is. Raises TypeError,
+        ValueError."""
+        _check_sampling(temperature, maskgit_steps)
+        given = {"temperature": temperature, "steps": maskgit_steps}
+        self.sampling = replace(
+            self.sampling, **{name: value for name, value in given.items() if value is not None}
+        )
 
     def draw_start(self, rng: np.random.Generator, options: dict[str, Any]) -> Start:
         """The start of one episode, drawn with the world's own generator.
@@ -78,6 +81,13 @@ class DreamSettings:
             max_frames=config.context_frames,
         )
         return Start(frames_THWC, int(rng.integers(2**63)), describe_prompt(prompt))
+
+
+def _check_sampling(temperature: Any, maskgit_steps: Any) -> None:
+    if not isinstance(temperature, Real | None):
+        raise TypeError(f"temperature is {temperature!r}; accepted: a number >= 0, or None")
+    if not isinstance(maskgit_steps, Integral | None):
+        raise TypeError(f"maskgit_steps is {maskgit_steps!r}; accepted: an integer, or None")
 
 
 def latent_space(model: WorldModel) -> gym.spaces.Box:

@@ -15,6 +15,7 @@ from gymnasium.error import DependencyNotInstalled, ResetNeeded
 
 from genie_env.envs.settings import DreamSettings
 from genie_env.world_model import WorldModel
+from genie_env.world_model.sampling import SamplingConfig
 
 WINDOW_SIZE = 512  # pixels, about: a whole multiple of the frame size keeps the pixels square
 
@@ -160,8 +161,8 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         self.model.step(
             self._world,
             np.array([code]),
-            temperature=self._settings.temperature,
-            steps=self._settings.maskgit_steps,
+            temperature=self._settings.sampling.temperature,
+            steps=self._settings.sampling.steps,
         )
         info = self._observe(started)
         reward_B, terminated_B = self._settings.rewards.of(self._world)
@@ -202,6 +203,38 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         self._world = saved.world.clone()
         self._frame_HWC = saved.frame_HWC.copy()
         return saved.frame_HWC.copy()
+
+    def sample_with(
+        self, *, temperature: float | None = None, maskgit_steps: int | None = None
+    ) -> SamplingConfig:
+        """How the steps to come are sampled: changes what is given, and returns all of it.
+
+        Raises:
+            TypeError, ValueError: a value that is not accepted.
+        """
+        self._settings.sample_with(temperature, maskgit_steps)
+        return self._settings.sampling
+
+    def futures(self, num_steps: int = 1) -> np.ndarray:
+        """What each action, held, would do from here, all under the luck that the next step will
+        have: uint8 (A, num_steps, H, W, 3). The world itself stays where it is."""
+        if self._world is None:
+            raise ResetNeeded("futures() before reset(): there is no world yet")
+        codes_A = np.arange(self.model.config.num_actions)
+        worlds = self._world.select(np.zeros(len(codes_A), np.int64))
+        sampling = self._settings.sampling
+        frames = []
+        for _ in range(num_steps):
+            self.model.step(worlds, codes_A, sampling.temperature, sampling.steps)
+            frames.append(self.model.render(worlds))
+        return np.stack(frames, 1)
+
+    def uncertainty(self) -> np.ndarray:
+        """How unsure the model was of each token of the newest frame, nats: fp32 (h, w) on the
+        token grid; zeros for a prompt."""
+        if self._world is None:
+            raise ResetNeeded("uncertainty() before reset(): there is no world yet")
+        return self._world.entropy_BN[0].reshape((self.model.config.tokenizer.grid,) * 2)
 
     def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
         """Keys "1", "2", ... to latent actions 0, 1, ... (`gymnasium.utils.play`).

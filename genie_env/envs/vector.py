@@ -173,8 +173,8 @@ class GenieVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self.model.step(
                 worlds,
                 np.where(going_B, actions_B, 0),
-                temperature=self._settings.temperature,
-                steps=self._settings.maskgit_steps,
+                temperature=self._settings.sampling.temperature,
+                steps=self._settings.sampling.steps,
             )
             self._elapsed_B += 1
             found_B, over_B = self._settings.rewards.of(worlds)

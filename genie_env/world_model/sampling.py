@@ -86,8 +86,8 @@ def decode_frame(
 
     logits_of: int64 (B, N) with `mask_token` where hidden, and places int64 (B, S) -> logits
     (B, S, K) of the tokens there.
-    Returns int64 tokens (B, N) and the mean entropy (fp32 (B,), nats a token) that each token
-    had when it was settled.
+    Returns int64 tokens (B, N) and the entropy, fp32 (B, N) in nats, that each token had when it
+    was settled.
     """
     num_worlds = len(generators)
     device = generators[0].device
@@ -112,4 +112,4 @@ def decode_frame(
         tokens = tokens.scatter(1, place_BS[:, :now], drawn[:, :now])
         entropy_BN = entropy_BN.scatter(1, place_BS[:, :now], entropy[:, :now])
         settled = end
-    return tokens, entropy_BN.mean(-1)
+    return tokens, entropy_BN

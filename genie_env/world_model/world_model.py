@@ -77,6 +77,9 @@ class WorldModelConfig:
     """Of the CoinRun it was trained on: `plain` or `full`; `other` for other videos."""
     frame_skip: int = 1
     """Steps of the real game that one dreamt step stands for."""
+    controls: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Measured on the real game: button ("none", "left", "right", "jump", "left+jump",
+    "right+jump") -> share of each latent action when it is pressed on the ground. For people."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -122,8 +125,8 @@ class WorldState:
 
     tokens_BN: Tensor
     """The newest frame, int64."""
-    entropy_B: np.ndarray
-    """fp32, nats a token: how unsure the model was of the newest frame (0 for a prompt)."""
+    entropy_BN: np.ndarray
+    """fp32, nats: how unsure the model was of each token of the newest frame (0 for a prompt)."""
     outcome_B: np.ndarray
     """int64: what the newest step brought, an index into `outcome.OUTCOMES`."""
     outlook_BO: Tensor | None
@@ -139,6 +142,11 @@ class WorldState:
 
     def __len__(self) -> int:
         return len(self.tokens_BN)
+
+    @property
+    def entropy_B(self) -> np.ndarray:
+        """fp32, nats a token: how unsure the model was of the newest frame."""
+        return self.entropy_BN.mean(-1)
 
     def clone(self) -> WorldState:
         """An independent copy, random state included: both go on to the same frames."""
@@ -157,7 +165,7 @@ class WorldState:
         return replace(
             self,
             tokens_BN=self.tokens_BN[world_B],
-            entropy_B=self.entropy_B[world_B.cpu().numpy()],
+            entropy_BN=self.entropy_BN[world_B.cpu().numpy()],
             outcome_B=self.outcome_B[world_B.cpu().numpy()],
             outlook_BO=None if self.outlook_BO is None else self.outlook_BO[world_B],
             generators=[_copy_generator(self.generators[b]) for b in world_B.tolist()],
@@ -178,8 +186,8 @@ class WorldState:
         if (self.decoder is None) != (other.decoder is None):
             raise ValueError("one state was started with decode=False, the other was not")
         self.tokens_BN = self.tokens_BN.index_copy(0, world_B, other.tokens_BN)
-        self.entropy_B, self.outcome_B = self.entropy_B.copy(), self.outcome_B.copy()
-        self.entropy_B[world_B.cpu().numpy()] = other.entropy_B
+        self.entropy_BN, self.outcome_B = self.entropy_BN.copy(), self.outcome_B.copy()
+        self.entropy_BN[world_B.cpu().numpy()] = other.entropy_BN
         self.outcome_B[world_B.cpu().numpy()] = other.outcome_B
         if self.outlook_BO is not None and other.outlook_BO is not None:
             self.outlook_BO = self.outlook_BO.index_copy(0, world_B, other.outlook_BO)
@@ -273,7 +281,7 @@ class WorldModel(
             features_BND = self.dynamics.commit(tokens_BTN[:, t], actions_BT[:, t], history)
         return WorldState(
             tokens_BN=tokens_BTN[:, -1],
-            entropy_B=np.zeros(num_worlds, np.float32),
+            entropy_BN=np.zeros(tokens_BTN[:, 0].shape, np.float32),
             outcome_B=np.full(num_worlds, NOTHING),
             outlook_BO=self._outlook(features_BND),
             generators=[torch.Generator(self.device).manual_seed(int(s)) for s in seeds],
@@ -306,7 +314,7 @@ class WorldModel(
         if state.outlook_BO is not None:
             noise_BO = gumbel(uniform(state.generators, len(OUTCOMES))).to(self.device)
             state.outcome_B = (state.outlook_BO.log() + noise_BO).argmax(-1).cpu().numpy()
-        tokens_BN, entropy_B = decode_frame(
+        tokens_BN, entropy_BN = decode_frame(
             lambda tokens, places: self.dynamics.step(tokens, actions, state.history, places),
             self.dynamics.num_tokens,
             self.dynamics.mask_token,
@@ -315,7 +323,7 @@ class WorldModel(
         )
         features_BND = self.dynamics.commit(tokens_BN, actions, state.history)
         state.outlook_BO = self._outlook(features_BND)
-        state.tokens_BN, state.entropy_B = tokens_BN, entropy_B.cpu().numpy()
+        state.tokens_BN, state.entropy_BN = tokens_BN, entropy_BN.cpu().numpy()
         if state.decoder is None:
             return
         state.undecoded.append(tokens_BN)

@@ -89,10 +89,20 @@ def test_another_seed_other_frames(make):
     assert not np.array_equal(frames, rollout(env, seed=None))
 
 
-def test_temperature_and_steps_reach_the_model(make):
+def test_temperature_reaches_the_model(make):
     # With the default sampling the random tiny model draws almost evenly from all codes.
     assert not np.array_equal(rollout(make(temperature=0.01), 7), rollout(make(), 7))
-    assert not np.array_equal(rollout(make(maskgit_steps=1), 7), rollout(make(maskgit_steps=4), 7))
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_maskgit_steps_are_passes_of_the_dynamics(make, tiny_model, monkeypatch, steps):
+    env = make(maskgit_steps=steps)
+    env.reset(seed=0)
+    passes = []
+    once = tiny_model.dynamics.step
+    monkeypatch.setattr(tiny_model.dynamics, "step", lambda *a: passes.append(a) or once(*a))
+    env.step(0)
+    assert len(passes) == steps
 
 
 def test_runs_past_the_context(make, tiny_model):
@@ -370,3 +380,58 @@ def test_human_mode_without_pygame_names_the_extra(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
     with pytest.raises(DependencyNotInstalled, match=r"genie-env\[play\]"):
         make(render_mode="human")
+
+
+def test_futures_are_what_the_actions_lead_to(make):
+    env = make().unwrapped
+    env.reset(seed=0)
+    env.step(2)
+    before = env.get_state()
+    futures = env.futures(2)
+    size = env.model.config.frame_size
+    assert futures.shape == (env.model.config.num_actions, 2, size, size, 3)
+    for action in (0, 5):
+        env.set_state(before)
+        np.testing.assert_array_equal([env.step(action)[0] for _ in range(2)], futures[action])
+
+
+def test_uncertainty_is_a_map_of_the_token_entropy(make):
+    env = make().unwrapped
+    env.reset(seed=0)
+    assert not env.uncertainty().any()
+    info = env.step(1)[-1]
+    grid = env.model.config.tokenizer.grid
+    assert env.uncertainty().shape == (grid, grid)
+    assert env.uncertainty().mean() == pytest.approx(info["token_entropy"], rel=1e-5)
+
+
+def test_sampling_changes_from_the_next_step_on(make):
+    env = make(temperature=1.0).unwrapped
+    assert env.sample_with().temperature == 1.0
+    sampling = env.sample_with(temperature=0.0, maskgit_steps=1)
+    assert (sampling.temperature, sampling.steps) == (0.0, 1)
+    by_hand = rollout(env, 0)
+    np.testing.assert_array_equal(rollout(make(temperature=0.0, maskgit_steps=1), 0), by_hand)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"temperature": -1.0}, ValueError),
+        ({"temperature": "hot"}, TypeError),
+        ({"maskgit_steps": 0}, ValueError),
+        ({"maskgit_steps": 1.5}, TypeError),
+    ],
+)
+def test_bad_sampling_is_refused_and_changes_nothing(make, given, error):
+    env = make().unwrapped
+    before = env.sample_with()
+    with pytest.raises(error):
+        env.sample_with(**given)
+    assert env.sample_with() == before
+
+
+@pytest.mark.parametrize("ask", ["futures", "uncertainty"])
+def test_questions_before_reset(make, ask):
+    with pytest.raises(ResetNeeded):
+        getattr(make().unwrapped, ask)()

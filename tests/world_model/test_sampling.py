@@ -73,8 +73,8 @@ def test_temperature_zero_takes_the_likeliest():
 
 def test_entropy_is_that_of_the_model():
     logits = constant_logits([1 / 6] * 6)
-    _, entropy_B = decode_frame(logits, 64, MASK, generators(1, 2), SamplingConfig())
-    torch.testing.assert_close(entropy_B, torch.full((2,), math.log(6)))
+    _, entropy_BN = decode_frame(logits, 64, MASK, generators(1, 2), SamplingConfig())
+    torch.testing.assert_close(entropy_BN, torch.full((2, 64), math.log(6)))
 
 
 def test_a_world_does_not_depend_on_its_neighbours():

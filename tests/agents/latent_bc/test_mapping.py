@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from agents.latent_bc.mapping import PLAIN_BUTTONS, learn_dictionary, plain_button
+from agents.latent_bc.mapping import learn_dictionary, plain_button
 from genie_env.envs import coinrun
-from genie_env.envs.coinrun import JUMP, LEFT, NOOP, RIGHT, RIGHT_JUMP
+from genie_env.envs.coinrun import JUMP, LEFT, NOOP, PLAIN_BUTTONS, RIGHT, RIGHT_JUMP
 
 
 def test_plain_buttons_do_what_the_others_do():

@@ -1,0 +1,66 @@
+"""Trained agents as players of a dream: what `genie play --agent` lets play.
+
+Shapes: T frames, H W pixels, C = 3, h w the token grid, E latent width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from agents.dream import read_about
+from genie_env.world_model import WorldModel
+
+
+def load_player(path: Path, model: WorldModel) -> Callable[[np.ndarray], int]:
+    """A function of the last frames of an episode, uint8 (T, H, W, 3), that names a latent action.
+
+    path: folder of a `genie dream train` of latent actions, or an SB3 PPO on single frames (.zip).
+
+    Raises FileNotFoundError where there is no agent; ValueError for one of real actions or of
+    another number of them.
+    """
+    if path.is_dir():
+        trained = read_about(path)
+        agent = PPO.load(path / "agent.zip", device="cpu")
+        if trained.button_K is None:
+            raise ValueError(f"the agent of {path} plays real actions, not latent ones")
+        _check(agent, model, path)
+        return lambda frames_THWC: _choose(
+            agent, _stacked_latents(model, frames_THWC, trained.config.frame_stack)
+        )
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no agent {path}; accepted: a folder of `genie dream train`, a .zip"
+        )
+    agent = PPO.load(path, device="cpu")
+    _check(agent, model, path)
+    return lambda frames_THWC: _choose(agent, frames_THWC[-1])
+
+
+def _check(agent: BaseAlgorithm, model: WorldModel, path: Path) -> None:
+    has = int(getattr(agent.action_space, "n", 0))
+    if has != model.config.num_actions:
+        raise ValueError(
+            f"the agent {path} has the actions {agent.action_space}, this world "
+            f"{model.config.num_actions} latent ones"
+        )
+
+
+def _choose(agent: BaseAlgorithm, obs: np.ndarray) -> int:
+    return int(agent.predict(obs)[0])
+
+
+@torch.no_grad()
+def _stacked_latents(model: WorldModel, frames_THWC: np.ndarray, stack: int) -> np.ndarray:
+    """Latents of the last frames, fp32 (h, w, stack * E), as `VecFrameStack` stacks them."""
+    frames = torch.from_numpy(frames_THWC)[None].to(model.device)
+    tokens_TN = model.tokenizer.encode(frames)[0, -stack:]
+    latents = list(model.token_latents(tokens_TN))
+    blank = [np.zeros_like(latents[0])] * (stack - len(latents))
+    return np.concatenate(blank + latents, -1)

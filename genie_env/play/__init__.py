@@ -1,0 +1,1 @@
+"""Step into a dreamed world: `genie play`."""

@@ -1,0 +1,147 @@
+"""The window under the dummy driver: what is drawn, and pygame's events on their way to the game.
+
+`test_driven.py` drives a real one.
+"""
+
+import os
+
+import numpy as np
+import pytest
+
+pygame = pytest.importorskip("pygame")
+
+from genie_env.play.panels import Layout  # noqa: E402
+from genie_env.play.window import Window  # noqa: E402
+
+
+@pytest.fixture
+def window(make_game, monkeypatch):
+    monkeypatch.setitem(os.environ, "SDL_VIDEODRIVER", "dummy")
+    window = Window(make_game(), "test")
+    yield window
+    pygame.display.quit()
+
+
+def pixels(window):
+    window.draw()
+    return pygame.surfarray.array3d(window.surface).swapaxes(0, 1)
+
+
+def inside(image, area):
+    return image[area.top : area.bottom, area.left : area.right]
+
+
+def key(kind, name):
+    return pygame.event.Event(kind, key=pygame.key.key_code(name))
+
+
+def test_the_frame_is_shown_crisply(window):
+    area = window.layout.world
+    shown = inside(pixels(window), area)
+    zoom = window.layout.zoom
+    frame_HWC = window.game.shown.view.frame_HWC
+    # A strip at the top belongs to the badges.
+    exact = frame_HWC.repeat(zoom, 0).repeat(zoom, 1)[48:]
+    np.testing.assert_array_equal(shown[48:], exact)
+
+
+def test_events_reach_the_game(window, run):
+    game = window.game
+    assert window._handle(key(pygame.KEYDOWN, "d"))
+    assert game.shown.pressed == ["d"]
+    window._handle(key(pygame.KEYUP, "d"))
+    assert game.shown.pressed == []
+    window._handle(key(pygame.KEYDOWN, "d"))
+    window._handle(pygame.event.Event(pygame.WINDOWFOCUSLOST))
+    assert game.shown.pressed == []
+    window._handle(pygame.event.Event(pygame.DROPFILE, file="/no/such.png"))
+    run(game, 2)
+    assert "is not there" in game.shown.message
+    window._handle(pygame.event.Event(pygame.QUIT))
+    assert not game.running
+
+
+def test_a_click_remaps_an_action(window):
+    row = window.layout.action_row(5)
+    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=row.center, button=1))
+    assert window.game.shown.remapped == 5
+    window._handle(key(pygame.KEYDOWN, "x"))
+    assert window.game.keymap.keys["x"] == "code 5"
+
+
+def test_the_mouse_paints_and_picks(window, run):
+    game = window.game
+    window._handle(key(pygame.KEYDOWN, "c"))
+    middle = window.layout.world.center
+    before = inside(pixels(window), window.layout.world).copy()
+    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=middle, button=1))
+    assert (inside(pixels(window), window.layout.world) != before).any()
+    buttons = (0, 0, 1)
+    window._handle(pygame.event.Event(pygame.MOUSEMOTION, pos=(30, 300), buttons=buttons))
+    assert game.shown.canvas.colour == "picked"
+
+
+def test_a_click_on_a_future_takes_it(window, run):
+    game = window.game
+    run(game, 1)
+    window._handle(key(pygame.KEYDOWN, "b"))
+    for _ in range(5):
+        game.tick()
+    futures_AHWC = game.shown.futures_AHWC
+    strip = inside(pixels(window), window.layout.future(2))
+    assert len(np.unique(strip.reshape(-1, 3), axis=0)) > 50
+    where = window.layout.future(2).center
+    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=where, button=1))
+    window._handle(key(pygame.KEYDOWN, "p"))
+    run(game)
+    np.testing.assert_array_equal(game.shown.view.frame_HWC, futures_AHWC[2])
+
+
+@pytest.mark.parametrize("command", ["p", "u", "f2", "tab"])
+def test_what_is_on_is_seen(window, run, command):
+    game = window.game
+    game.session.policy = lambda frames_THWC: 0
+    game.key_down("p")
+    game.key_down(".")
+    run(game)
+    game.key_up("p")
+    before = pixels(window).copy()
+    game.key_down(command)
+    assert (pixels(window) != before).any()
+
+
+def test_a_resized_window_keeps_whole_pixels(window):
+    window._handle(pygame.event.Event(pygame.VIDEORESIZE, size=(1600, 1200), w=1600, h=1200))
+    assert window.layout.zoom > 8
+    small = Layout.within(64, 8, (300, 200))
+    assert small.zoom == 4
+    for layout in (window.layout, small, Layout.within(128, 12)):
+        whole = pygame.Rect((0, 0), layout.size)
+        assert all(whole.contains(area) for area in (layout.world, layout.side, layout.strip))
+        assert layout.world.width % layout.frame_size == 0
+
+
+def test_every_mode_can_be_drawn(window, run):
+    game = window.game
+    for keys in (["b"], ["escape", "c"], ["escape", "backspace"], ["p", "u", "g"]):
+        for name in keys:
+            game.key_down(name)
+            game.tick()
+        pixels(window)
+    assert game.running
+
+
+def test_running_ends_with_the_game_and_closes_it(window):
+    closed = []
+    window.game.close = lambda: closed.append(True)
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    window.run()
+    assert closed and not pygame.display.get_init()
+
+
+def test_no_display_is_told(make_game, monkeypatch):
+    monkeypatch.setitem(os.environ, "SDL_VIDEODRIVER", "x11")
+    monkeypatch.setitem(os.environ, "DISPLAY", ":997")
+    pygame.display.quit()
+    with pytest.raises(OSError, match=r"no window can be opened .*:997.*xvfb-run"):
+        Window(make_game(), "test")
