@@ -189,7 +189,7 @@ def train_outcome(experiment: Experiment, run_dir: Path, data: Sequence[Path]) -
     processes().wait_for_everyone()
 
 
-def measure_world(experiment: Experiment, run_dir: Path) -> None:
+def measure_world(experiment: Experiment, run_dir: Path, num_scenes: int = 64) -> None:
     """What the latent actions of the finished world do, measured with the real game and kept in
     its config, for people who play."""
     # Training itself needs nothing of what the evaluation imports.
@@ -198,7 +198,7 @@ def measure_world(experiment: Experiment, run_dir: Path) -> None:
     if processes().is_main_process:
         model = _finished_world(run_dir)
         # Harder levels have the same buttons.
-        controls = measure_controls(model, experiment.data[-1].difficulty)
+        controls = measure_controls(model, experiment.data[-1].difficulty, num_scenes)
         model.config = replace(model.config, controls=controls)
         model.save_pretrained(run_dir / "model")
     processes().wait_for_everyone()
