@@ -172,6 +172,7 @@ def play(
     maskgit_steps: int | None = None,
     keymap: Path | None = None,
     out: Path = Path("played"),
+    film: Literal["gif", "mp4"] = "gif",
     keep: Path | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -190,6 +191,7 @@ def play(
         keymap: JSON file {"key": "command"} of keys that shall mean something else; keys that are
             remapped in the window are written there.
         out: Folder of recorded films.
+        film: What they are.
         keep: Clip store to keep episodes in, as training data.
         seed: Of all randomness.
         device: Where the model runs; the best there is if not given.
@@ -217,7 +219,7 @@ def play(
     controls = Controls.of(config.controls, config.num_actions)
     keys = Keymap.read(keymap) if keymap and keymap.exists() else Keymap()
     session = Session(env, controls, policy, keeper)
-    game = Game(session, keys, out, keymap, speed or SPEEDS[-1], seed)
+    game = Game(session, keys, out, film, keymap, speed or SPEEDS[-1], seed)
     Window(game, f"Genie: {Path(model).name}").run()
 
 

@@ -66,9 +66,12 @@ class Game:
     session: where it is played; its first episode begins here.
     keymap: what keys mean.
     folder: where films go.
+    film: what they are.
     keymap_file: written when a key is remapped.
     speed: steps a second to aim at.
     seed: of all randomness.
+
+    Raises ValueError for a speed that is none; else as `Session.start`.
     executor: runs one job at a time; a thread of its own if None.
     clock: seconds.
     """
@@ -78,14 +81,18 @@ class Game:
         session: Session,
         keymap: Keymap,
         folder: Path = Path("played"),
+        film: Literal["gif", "mp4"] = "gif",
         keymap_file: Path | None = None,
         speed: float = SPEEDS[-1],
         seed: int | None = None,
         executor: Executor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not speed > 0:
+            raise ValueError(f"speed={speed}; accepted: steps a second, above 0")
         self.session, self.keymap = session, keymap
-        self._folder, self._keymap_file, self._clock = folder, keymap_file, clock
+        self._folder, self._film_kind = folder, film
+        self._keymap_file, self._clock = keymap_file, clock
         self._executor = executor or ThreadPoolExecutor(1)
         self._job: Future[Any] | None = None
         self._then: Callable[[Any], None] = lambda result: None
@@ -403,8 +410,8 @@ class Game:
         self._message_until = self._clock() + seconds
 
     def _film_path(self) -> Path:
-        number = 1 + len(list(self._folder.glob("played-*.gif")))
-        return self._folder / f"played-{number:03d}.gif"
+        number = 1 + len(list(self._folder.glob("played-*")))
+        return self._folder / f"played-{number:03d}.{self._film_kind}"
 
     def _film_fps(self) -> float:
         return min(30.0, self.shown.fps or self.session.env.metadata["render_fps"])

@@ -181,6 +181,11 @@ def test_sampling_and_speed_change_live(make_game, run, env):
     assert game.shown.speed == SPEEDS[-1]
 
 
+def test_a_speed_of_nothing(make_game):
+    with pytest.raises(ValueError, match="speed=0"):
+        make_game(speed=0)
+
+
 def test_neighbours():
     assert _neighbour((1, 2, 5), 2, +1) == 5 and _neighbour((1, 2, 5), 3, -1) == 2
     assert _neighbour((1, 2, 5), 5, +1) == 5 and _neighbour((1, 2, 5), 1, -1) == 1
@@ -263,6 +268,17 @@ def test_recording_writes_what_was_played(make_game, run, tmp_path):
     assert str(path) in game.shown.message
     with Image.open(path) as film:
         assert film.n_frames == count and film.size == (256, 256)
+
+
+def test_films_can_be_mp4(make_game, run, tmp_path):
+    pytest.importorskip("av")
+    game = make_game(film="mp4")
+    tap(game, "f2")
+    run(game, 3)
+    tap(game, "p")
+    tap(game, "f2")
+    run(game)
+    assert (tmp_path / "films" / "played-001.mp4").stat().st_size > 0
 
 
 def test_closing_writes_the_film_under_way(make_game, run, tmp_path):
