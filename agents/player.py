@@ -17,20 +17,26 @@ from agents.dream import read_about
 from genie_env.world_model import WorldModel
 
 
-def load_player(path: Path, model: WorldModel) -> Callable[[np.ndarray], int]:
+def load_player(
+    path: Path, model: WorldModel, seed: int | None = None
+) -> Callable[[np.ndarray], int]:
     """A function of the last frames of an episode, uint8 (T, H, W, 3), that names a latent action.
 
     path: folder of a `genie dream train` of latent actions, or an SB3 PPO on single frames (.zip).
+    The frames are seen as those of the real game are. seed: of what the agent draws.
 
-    Raises FileNotFoundError where there is no agent; ValueError for one of real actions or of
-    another number of them.
+    Raises FileNotFoundError where there is no agent; ValueError for one of real actions, of another
+    number of them or of other observations than this model's.
     """
+    config = model.config
     if path.is_dir():
         trained = read_about(path)
         agent = PPO.load(path / "agent.zip", device="cpu")
         if trained.button_K is None:
             raise ValueError(f"the agent of {path} plays real actions, not latent ones")
-        _check(agent, model, path)
+        grid, width = config.tokenizer.grid, model.tokenizer.quantizer.latent_dim
+        _check(agent, model, path, [(grid, grid, trained.config.frame_stack * width)])
+        agent.set_random_seed(seed)
         return lambda frames_THWC: _choose(
             agent, _stacked_latents(model, frames_THWC, trained.config.frame_stack)
         )
@@ -39,16 +45,25 @@ def load_player(path: Path, model: WorldModel) -> Callable[[np.ndarray], int]:
             f"no agent {path}; accepted: a folder of `genie dream train`, a .zip"
         )
     agent = PPO.load(path, device="cpu")
-    _check(agent, model, path)
+    size = config.frame_size
+    _check(agent, model, path, [(size, size, 3), (3, size, size)])
+    agent.set_random_seed(seed)
     return lambda frames_THWC: _choose(agent, frames_THWC[-1])
 
 
-def _check(agent: BaseAlgorithm, model: WorldModel, path: Path) -> None:
+def _check(
+    agent: BaseAlgorithm, model: WorldModel, path: Path, shapes: list[tuple[int, ...]]
+) -> None:
     has = int(getattr(agent.action_space, "n", 0))
     if has != model.config.num_actions:
         raise ValueError(
             f"the agent {path} has the actions {agent.action_space}, this world "
             f"{model.config.num_actions} latent ones"
+        )
+    if agent.observation_space.shape not in shapes:
+        raise ValueError(
+            f"the agent {path} sees {agent.observation_space.shape}; accepted with this world: "
+            f"{' or '.join(map(str, shapes))}"
         )
 
 

@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Screen:
             if shutil.which(tool) is None:
                 raise FileNotFoundError(f"{tool} is not there: apt-get install xvfb xdotool")
         read, write = os.pipe()
+        folder = Path(tempfile.mkdtemp(dir=folder))
         self._memory = folder / "Xvfb_screen0"
         self._server = subprocess.Popen(
             ["Xvfb", "-displayfd", str(write), "-screen", "0", f"{size[0]}x{size[1]}x24",

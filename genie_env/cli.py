@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from gymnasium.error import Error as GymnasiumError
 
 from agents.config import DreamConfig
 from training.data.collect import CollectConfig
@@ -210,7 +211,7 @@ def play(
     if agent is not None:
         from agents.player import load_player
 
-        policy = load_player(agent, env.model)
+        policy = load_player(agent, env.model, seed)
     if keep is not None:
         from training.data.played import keeper_of
 
@@ -219,7 +220,8 @@ def play(
     controls = Controls.of(config.controls, config.num_actions)
     keys = Keymap.read(keymap) if keymap and keymap.exists() else Keymap()
     session = Session(env, controls, policy, keeper)
-    game = Game(session, keys, out, film, keymap, speed or SPEEDS[-1], seed)
+    pace = SPEEDS[-1] if speed is None else speed
+    game = Game(session, keys, out, film, keymap, pace, seed)
     Window(game, f"Genie: {Path(model).name}").run()
 
 
@@ -241,7 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except ImportError as error:
         sys.exit(f"genie: {error}; pip install 'genie-env[all]' brings every optional part")
-    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
+    except (
+        ValueError, TypeError, OSError, ArithmeticError, MemoryError, GymnasiumError
+    ) as error:  # fmt: skip
         # What the user gave was not accepted: the message says what is, a traceback would hide it.
         sys.exit(f"genie: {error}")
 

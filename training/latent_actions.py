@@ -32,6 +32,15 @@ class LatentActionLossConfig:
     A jump is 6% of the transitions: alike, left and right jumps are content to share a code."""
     max_weight: float = 10.0
     """At most this."""
+    independence: float = 0.0
+    """Weight of what the past says of a code, nats. Where actions are drawn whatever was seen
+    before (`CollectConfig.redraw=1`), a code that can be foretold is none: with 0 codes are content
+    to be bins of how fast things already move."""
+    independent_from: float = 0.7
+    """Share of the stage after which that counts: before, the codes are worth so little that the
+    easiest way to say nothing of the past is to say nothing."""
+    softness: float = 0.2
+    """Squared distance over which a latent belongs to several codes, for that measure."""
 
 
 def surprise(goal_BMNS: Tensor, guess_BMNS: Tensor) -> Tensor:
@@ -60,6 +69,15 @@ class LatentActionStage(nn.Module):
         self.encoder = LatentActionEncoder(config)
         self.decoder = LatentActionDecoder(config, self.encoder.quantizer.latent_dim)
         self.loss = loss
+        if loss.independence and config.quantizer.kind == "fsq":
+            raise ValueError(
+                f"independence={loss.independence} needs a VQ: an FSQ has no distances to its codes"
+            )
+        width, num_codes = config.encoder.width, self.encoder.num_codes
+        if loss.independence:
+            self.foretell = nn.Sequential(
+                nn.Linear(width, width), nn.GELU(), nn.Linear(width, num_codes)
+            )
 
     def forward(self, frames_BTHWC: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         loss, _, metrics = self.infer(frames_BTHWC, progress)
@@ -91,7 +109,24 @@ class LatentActionStage(nn.Module):
             metrics["lam_psnr"], metrics["lam_copy_psnr"] = (
                 10 * torch.log10(4 / error.detach()) for error in (loss, copied)
             )
+        if self.loss.independence:
+            foretold, known = self._foretold(actions)
+            metrics["lam_foretold"] = known.detach()
+            late = progress >= self.loss.independent_from or not self.training
+            loss = loss + foretold + (self.loss.independence * known if late else 0.0)
         return loss + quantizer_loss, actions, metrics
+
+    def _foretold(self, actions: LatentActions) -> tuple[Tensor, Tensor]:
+        """How badly the past foretells the codes (what `foretell` learns by), and how much it says
+        of them (what the encoder shall avoid): nats, fp32 scalars."""
+        # Of the first transition nothing is known before it.
+        past_BMD = actions.features[:, :-1].detach()
+        log_BMK = self.foretell(past_BMD.to(self.foretell[0].weight.dtype)).float().log_softmax(-1)
+        missed = F.nll_loss(log_BMK.flatten(0, 1), actions.codes[:, 1:].flatten())
+        distance_BMK = self.encoder.quantizer.distances(actions.latents[:, 1:])
+        share_BMK = (-distance_BMK.square() / self.loss.softness).softmax(-1)
+        usual_K = share_BMK.mean((0, 1)).clamp_min(1e-4).log()
+        return missed, (share_BMK * (log_BMK.detach() - usual_K)).sum(-1).mean()
 
     def summarize(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         values = {key: float(value) for key, value in metrics.items() if value.ndim == 0}

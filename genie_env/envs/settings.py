@@ -16,6 +16,9 @@ import numpy as np
 from genie_env.envs.prompts import check_prompt, describe_prompt, draw_prompt, load_prompt
 from genie_env.envs.rewards import Rewards
 from genie_env.world_model import WorldModel
+from genie_env.world_model.sampling import MAX_STEPS
+
+MAX_MASKGIT_STEPS = MAX_STEPS
 
 
 @dataclass(frozen=True)

@@ -215,19 +215,30 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         self._settings.sample_with(temperature, maskgit_steps)
         return self._settings.sampling
 
-    def futures(self, num_steps: int = 1) -> np.ndarray:
+    def futures(self, num_steps: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """What each action, held, would do from here, all under the luck that the next step will
-        have: uint8 (A, num_steps, H, W, 3). The world itself stays where it is."""
+        have. The world itself stays where it is.
+
+        Returns:
+            Frames uint8 (A, num_steps, H, W, 3), and bool (A, num_steps): whether the world would
+            have ended by then (it is dreamt on nevertheless).
+
+        Raises:
+            ResetNeeded: before the first `reset`. ValueError: no step.
+        """
         if self._world is None:
             raise ResetNeeded("futures() before reset(): there is no world yet")
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps}; accepted: at least 1")
         codes_A = np.arange(self.model.config.num_actions)
         worlds = self._world.select(np.zeros(len(codes_A), np.int64))
         sampling = self._settings.sampling
-        frames = []
+        frames, ended = [], []
         for _ in range(num_steps):
             self.model.step(worlds, codes_A, sampling.temperature, sampling.steps)
             frames.append(self.model.render(worlds))
-        return np.stack(frames, 1)
+            ended.append(self._settings.rewards.of(worlds)[1])
+        return np.stack(frames, 1), np.logical_or.accumulate(ended).T
 
     def uncertainty(self) -> np.ndarray:
         """How unsure the model was of each token of the newest frame, nats: fp32 (h, w) on the

@@ -23,7 +23,7 @@ class Canvas:
 
     Args:
         frame_HWC: uint8, what it begins with; copied.
-        palette: name -> colour.
+        palette: name -> colour; the first is what a cleared canvas is filled with.
     """
 
     def __init__(
@@ -36,20 +36,29 @@ class Canvas:
     def clear(self) -> None:
         self.frame_HWC[:] = next(iter(self.palette.values()))
 
-    def paint(self, x: float, y: float) -> None:
-        """A block of the chosen colour where x and y, 0 to 1, point; beside the frame nothing."""
-        row, column = self._pixel(y, 0), self._pixel(x, 1)
-        if row is not None and column is not None:
-            top, left = row - row % BLOCK, column - column % BLOCK
-            self.frame_HWC[top : top + BLOCK, left : left + BLOCK] = self.palette[self.colour]
+    def paint(self, x: float, y: float, since: tuple[float, float] | None = None) -> None:
+        """A block of the chosen colour where x and y, 0 to 1, point, and on the way there from
+        `since`; beside the frame nothing."""
+        from_x, from_y = since or (x, y)
+        size = len(self.frame_HWC)
+        steps = 1 + int(size / BLOCK * 2 * max(abs(x - from_x), abs(y - from_y)))
+        for share in np.linspace(0, 1, steps + 1)[1:]:
+            at = self._pixel(from_x + share * (x - from_x), from_y + share * (y - from_y))
+            if at is not None:
+                top, left = (place - place % BLOCK for place in at)
+                block = self.frame_HWC[top : top + BLOCK, left : left + BLOCK]
+                block[:] = self.palette[self.colour]
 
     def pick(self, x: float, y: float) -> None:
         """Takes the colour that is there as the brush's."""
-        row, column = self._pixel(y, 0), self._pixel(x, 1)
-        if row is not None and column is not None:
-            red, green, blue = (int(value) for value in self.frame_HWC[row, column])
+        at = self._pixel(x, y)
+        if at is not None:
+            red, green, blue = (int(value) for value in self.frame_HWC[at])
             self.palette["picked"] = (red, green, blue)
             self.colour = "picked"
 
-    def _pixel(self, share: float, axis: int) -> int | None:
-        return int(share * self.frame_HWC.shape[axis]) if 0 <= share < 1 else None
+    def _pixel(self, x: float, y: float) -> tuple[int, int] | None:
+        if not (0 <= x < 1 and 0 <= y < 1):
+            return None
+        height, width = self.frame_HWC.shape[:2]
+        return int(y * height), int(x * width)

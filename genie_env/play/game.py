@@ -2,11 +2,12 @@
 
 One job at a time runs beside the window (a step of the world, mostly), so that keys are answered
 however slow the model is; what is shown is always the newest finished one, never a frame behind
-the action that made it.
+the action that made it. While a job runs nothing else touches the session but `seen`.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from genie_env.envs.settings import MAX_MASKGIT_STEPS
 from genie_env.play.canvas import Canvas
-from genie_env.play.keymap import HELD, Keymap, Press, press_of
-from genie_env.play.recording import write_film
+from genie_env.play.keymap import COMMANDS, DIRECTIONS, Keymap, Press, press_of
+from genie_env.play.recording import check_kind, write_film
 from genie_env.play.session import Session, View
 
 SPEEDS = (1.0, 2.0, 5.0, 10.0, 15.0, 25.0, 40.0, float("inf"))
@@ -29,6 +31,7 @@ REWIND_FPS = 30
 BRANCH_STEPS = 4
 """For which each action is held in the strip of futures."""
 MESSAGE_SECONDS = 4.0
+IDLE_SECONDS = 0.25
 
 Mode = Literal["play", "branch", "paint", "remap"]
 
@@ -38,6 +41,9 @@ class Shown:
     """All that a window draws."""
 
     view: View
+    newest: int = 0
+    oldest: int = 0
+    """Numbers of the present step, and of the first that can be returned to."""
     mode: Mode = "play"
     paused: bool = False
     agent: bool = False
@@ -49,6 +55,8 @@ class Shown:
     fps: float = 0.0
     """As measured over the last steps."""
     futures_AHWC: np.ndarray | None = None
+    ends_A: np.ndarray | None = None
+    """Which of the futures the world does not live to see."""
     canvas: Canvas | None = None
     remapped: int | None = None
     """The latent action that the next key shall mean."""
@@ -61,19 +69,31 @@ class Shown:
     """Keys that are down, the last at the end."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """Something to do beside the window, and what follows."""
+
+    run: Callable[[], Any]
+    then: Callable[[Any], None]
+    failed: Callable[[], None] = lambda: None
+    must: bool = False
+    """Even when the player leaves meanwhile."""
+
+
 class Game:
     """Args:
     session: where it is played; its first episode begins here.
     keymap: what keys mean.
     folder: where films go.
-    film: what they are.
+    film: what they are, see `recording.KINDS`.
     keymap_file: written when a key is remapped.
     speed: steps a second to aim at.
     seed: of all randomness.
-
-    Raises ValueError for a speed that is none; else as `Session.start`.
     executor: runs one job at a time; a thread of its own if None.
     clock: seconds.
+
+    Raises ValueError, ImportError for a speed or kind of film that is none; else as
+    `Session.start`.
     """
 
     def __init__(
@@ -81,7 +101,7 @@ class Game:
         session: Session,
         keymap: Keymap,
         folder: Path = Path("played"),
-        film: Literal["gif", "mp4"] = "gif",
+        film: str = "gif",
         keymap_file: Path | None = None,
         speed: float = SPEEDS[-1],
         seed: int | None = None,
@@ -90,25 +110,27 @@ class Game:
     ) -> None:
         if not speed > 0:
             raise ValueError(f"speed={speed}; accepted: steps a second, above 0")
+        check_kind(film)
         self.session, self.keymap = session, keymap
         self._folder, self._film_kind = folder, film
         self._keymap_file, self._clock = keymap_file, clock
         self._executor = executor or ThreadPoolExecutor(1)
-        self._job: Future[Any] | None = None
-        self._then: Callable[[Any], None] = lambda result: None
-        self._queue: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
+        self._job: tuple[Job, Future[Any]] | None = None
+        self._queue: deque[Job] = deque()
         self._tapped: list[str] = []
         self._film: list[np.ndarray] = []
+        self._film_pace: list[float] = []
         self._stepped_at: deque[float] = deque(maxlen=20)
+        self._brush: tuple[float, float] | None = None
         self._due = self._message_until = 0.0
         self.running = True
-        sampling = session.env.sample_with()
+        temperature, maskgit_steps = session.sample_with()
         self.shown = Shown(
             session.start(seed=seed),
             agent=session.policy is not None,
             speed=speed,
-            temperature=sampling.temperature,
-            maskgit_steps=sampling.steps,
+            temperature=temperature,
+            maskgit_steps=maskgit_steps,
         )
 
     # What the window tells.
@@ -116,38 +138,52 @@ class Game:
     def key_down(self, key: str) -> None:
         """A key by its name went down."""
         shown = self.shown
-        if shown.mode == "remap" and shown.remapped is not None:
-            self._remap(key, shown.remapped)
+        if shown.mode == "remap":
+            self._remap(key)
             return
         if key not in shown.pressed:
             shown.pressed.append(key)
-        command = self.keymap.keys.get(key)
-        if command is None:
-            return
-        if command in HELD or command.startswith("code "):
-            if shown.mode == "branch" and command.startswith("code "):
-                self.choose(int(command.removeprefix("code ")))
-            elif shown.mode == "paint" and command.startswith("code "):
-                self._choose_colour(int(command.removeprefix("code ")))
-            elif command != "rewind":
-                # A tap between two steps counts for the next.
-                self._tapped.append(key)
-                shown.agent = False
-            return
-        getattr(self, "_" + command.replace(" ", "_"))()
+        command = self.keymap.keys.get(key, "")
+        if command.startswith("code "):
+            self._act(key, int(command.removeprefix("code ")))
+        elif command in DIRECTIONS:
+            self._act(key, None)
+        elif command == "rewind":
+            if shown.canvas is not None:
+                shown.canvas.clear()
+        elif command:
+            getattr(self, "_" + command.replace(" ", "_"))()
 
     def key_up(self, key: str) -> None:
         if key in self.shown.pressed:
             self.shown.pressed.remove(key)
+        if self.keymap.keys.get(key) == "rewind":
+            self._settle()
+
+    def let_go(self) -> None:
+        """Of all keys: their release will be another window's."""
+        self.shown.pressed.clear()
+        self._settle()
 
     def drop(self, path: str) -> None:
         """A file was dropped on the window: start from it."""
         self._start_from(path, f"start: {Path(path).name}")
 
-    def paint(self, x: float, y: float, pick: bool = False) -> None:
-        """The mouse is down at (x, y) of the frame, both 0 to 1."""
+    def paint(self, x: float, y: float, on: bool = False) -> None:
+        """The mouse paints at (x, y) of the frame, both 0 to 1; `on` from where it was last."""
         if self.shown.canvas is not None:
-            (self.shown.canvas.pick if pick else self.shown.canvas.paint)(x, y)
+            self.shown.canvas.paint(x, y, self._brush if on else None)
+            self._brush = x, y
+
+    def pick(self, x: float, y: float) -> None:
+        """The mouse takes the colour at (x, y) of the frame."""
+        if self.shown.canvas is not None:
+            self.shown.canvas.pick(x, y)
+
+    def choose_colour(self, number: int) -> None:
+        canvas = self.shown.canvas
+        if canvas is not None and number < len(canvas.palette):
+            canvas.colour = list(canvas.palette)[number]
 
     def choose(self, action: int) -> None:
         """Of the futures shown, this one comes true."""
@@ -160,8 +196,9 @@ class Game:
 
     def remap(self, code: int) -> None:
         """The next key shall mean this latent action."""
+        self._leave()
         self.shown.mode, self.shown.remapped = "remap", code
-        self._say(f"press the key for action {code + 1} (escape: none)")
+        self._say(f"press the key for action {code + 1} (escape: none)", seconds=60)
 
     # What happens by itself.
 
@@ -172,12 +209,13 @@ class Game:
         if self.shown.message and now >= self._message_until:
             self.shown.message, changed = "", True
         if self._job is not None:
-            if not self._job.done():
+            job, future = self._job
+            if not future.done():
                 return changed
-            self._finish(self._job)
+            self._finish(job, future)
             changed = True
-        if self._job is None and self._queue:
-            self._submit(*self._queue.popleft())
+        if self._queue:
+            self._submit(self._queue.popleft())
             return True
         return self._go_on(now) or changed
 
@@ -187,15 +225,23 @@ class Game:
             return 0.002
         if self._rewinding() or self._plays():
             return max(0.0, self._due - self._clock())
-        return 0.25
+        return IDLE_SECONDS
 
     def close(self) -> None:
-        """Wait for the job under way, write the film that was being recorded, free what there
-        is."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        if self._film:
-            write_film(self._film_path(), np.stack(self._film), self._film_fps())
-        self.session.close()
+        """Wait for the job under way, do what must not be lost, free what there is."""
+        try:
+            self._executor.shutdown(wait=True, cancel_futures=False)
+            if self._job is not None:
+                self._finish(*self._job)
+            for job in self._queue:
+                if job.must:
+                    job.then(job.run())
+            self._queue.clear()
+            if self._film:
+                write_film(self._folder, self._film_kind, self._film, self._film_fps())
+                self._film = []
+        finally:
+            self.session.close()
 
     def _plays(self) -> bool:
         shown = self.shown
@@ -205,32 +251,39 @@ class Game:
         held = self.keymap.commands(self.shown.pressed)
         return self.shown.mode == "play" and "rewind" in held
 
+    def _settle(self) -> None:
+        """Put the world where the rewound view is."""
+        number, self.shown.rewound = self.shown.rewound, None
+        if number is not None:
+            self._queue.append(Job(lambda: self.session.return_to(number), self._show))
+
     def _go_on(self, now: float) -> bool:
-        shown = self.shown
-        if now < self._due or self._job is not None:
+        if now < self._due:
             return False
         if self._rewinding():
-            if shown.rewound is None:
-                shown.rewound = shown.view.number
-            if shown.rewound > self.session.view.oldest:
-                shown.rewound -= 1
-            shown.view = self.session.seen(shown.rewound)
-            self._due = now + 1 / REWIND_FPS
-            return True
-        if shown.rewound is not None:
-            number, shown.rewound = shown.rewound, None
-            self._submit(lambda: self.session.return_to(number), self._show)
+            self._rewind(now)
             return True
         if not self._plays():
             return False
+        period = 1 / self.shown.speed
         # From when this step was due, so that the pace does not slip; but no race to catch up.
-        self._due = max(self._due + 1 / shown.speed, now) if shown.speed < SPEEDS[-1] else now
-        self._submit(self._next_step(), self._show)
+        self._due = (self._due if now - self._due < period else now) + period
+        self._submit(Job(self._next_step(), self._show, self._stumble))
         return True
+
+    def _rewind(self, now: float) -> None:
+        shown = self.shown
+        number = shown.view.number if shown.rewound is None else shown.rewound
+        shown.rewound = max(number - 1, self.session.oldest)
+        shown.newest, shown.oldest = self.session.newest, self.session.oldest
+        shown.view = self.session.seen(shown.rewound)
+        shown.message = ""
+        self._stepped_at.clear()
+        self._due = now + 1 / REWIND_FPS
 
     def _next_step(self) -> Callable[[], View]:
         """A step with the keys that are down now."""
-        held = [*self._tapped, *(k for k in self.shown.pressed if k not in self._tapped)]
+        held = [*(k for k in self.shown.pressed if k not in self._tapped), *self._tapped]
         self._tapped = []
         press = press_of(self.keymap.commands(held), self.session.controls.codes)
         if press is not None:
@@ -238,16 +291,20 @@ class Game:
         return self.session.step if self.shown.agent else self.session.idle
 
     def _show(self, view: View) -> None:
-        now = self._clock()
-        shown = self.shown
+        now, shown = self._clock(), self.shown
         if view.number == shown.view.number + 1:
-            self._stepped_at.append(now)
             if shown.recording is not None:
+                if self._stepped_at:
+                    self._film_pace.append(now - self._stepped_at[-1])
                 self._film.append(view.frame_HWC)
                 shown.recording = len(self._film)
+            self._stepped_at.append(now)
         else:
             self._stepped_at.clear()
+        if shown.view.ended and not view.ended:
+            shown.message = ""
         shown.view = view
+        shown.newest, shown.oldest = view.number, self.session.oldest
         took = now - self._stepped_at[0] if self._stepped_at else 0.0
         shown.fps = (len(self._stepped_at) - 1) / took if took > 0 else 0.0
         if view.ended:
@@ -255,11 +312,30 @@ class Game:
             again, other = (self.keymap.label(c) for c in ("restart", "new start"))
             self._say(f"{how}: {again} again, {other} another start", seconds=60)
 
+    def _act(self, key: str, code: int | None) -> None:
+        """A key of an action went down: latent action `code`, or a direction."""
+        shown, controls = self.shown, self.session.controls
+        if shown.mode == "branch" and code is not None:
+            self.choose(code)
+        elif shown.mode == "paint" and code is not None:
+            self.choose_colour(code)
+        elif shown.mode != "play":
+            return
+        elif code is not None and code >= controls.num_actions:
+            self._say(f"this world has {controls.num_actions} actions")
+        elif code is None and not controls.codes:
+            self._say("nobody measured what this world's actions do: press 1 to 8")
+        else:
+            shown.agent = False
+            if self._plays() or self._job is not None:
+                # A tap between two steps counts for the next.
+                self._tapped.append(key)
+
     # Commands, by the names in `keymap.COMMANDS`.
 
     def _pause(self) -> None:
         self.shown.paused = not self.shown.paused
-        self._due = 0.0
+        self._stand()
 
     def _single_step(self) -> None:
         self.shown.paused = True
@@ -275,21 +351,24 @@ class Game:
         self._do(self.session.start, self._show_start)
 
     def _save(self) -> None:
-        self._do(
-            self.session.save, lambda _: self._say(f"saved; {self.keymap.label('load')} comes back")
-        )
+        back = self.keymap.label("load")
+        self._do(self.session.save, lambda _: self._say(f"saved; {back} comes back"))
 
     def _load(self) -> None:
+        if not self.session.has_saved and not self._queue:
+            self._say("no moment was saved yet")
+            return
         self._leave()
         self._do(self.session.load, self._show_start)
 
     def _branch(self) -> None:
-        if self.shown.mode == "branch":
-            self._leave()
-            return
+        again = self.shown.mode == "branch"
         self._leave()
-        self.shown.mode = "branch"
-        self._do(lambda: self.session.futures(BRANCH_STEPS), self._show_futures)
+        if self.shown.view.ended:
+            self._say("this world has ended: there is no what if")
+        elif not again:
+            self.shown.mode = "branch"
+            self._ask_futures()
 
     def _uncertainty(self) -> None:
         self.shown.uncertainty = not self.shown.uncertainty
@@ -300,11 +379,10 @@ class Game:
             self._say("the real game needs a start of its own: --prompt coinrun:LEVEL")
 
     def _paint(self) -> None:
-        if self.shown.mode == "paint":
-            self._leave()
-            return
+        again = self.shown.mode == "paint"
         self._leave()
-        self.shown.mode, self.shown.canvas = "paint", Canvas(self.shown.view.frame_HWC)
+        if not again:
+            self.shown.mode, self.shown.canvas = "paint", Canvas(self.shown.view.frame_HWC)
 
     def _confirm(self) -> None:
         if self.shown.canvas is not None:
@@ -321,15 +399,28 @@ class Game:
     def _record(self) -> None:
         shown = self.shown
         if shown.recording is None:
-            self._film, shown.recording = [shown.view.frame_HWC], 1
+            self._film, self._film_pace, shown.recording = [shown.view.frame_HWC], [], 1
             self._say(f"recording; {self.keymap.label('record')} writes it")
             return
-        film, fps, path = np.stack(self._film), self._film_fps(), self._film_path()
+        film, fps = self._film, self._film_fps()
         self._film, shown.recording = [], None
-        self._do(lambda: write_film(path, film, fps), lambda path: self._say(f"wrote {path}"))
+
+        def restore() -> None:
+            if not self._film:
+                self._film, shown.recording = film, len(film)
+
+        self._do(
+            lambda: write_film(self._folder, self._film_kind, film, fps),
+            lambda path: self._say(f"wrote {path}"),
+            restore,
+            must=True,
+        )
 
     def _keep(self) -> None:
-        self._do(self.session.keep, self._say)
+        if self.session.keeps:
+            self._do(self.session.keep, self._say, must=True)
+        else:
+            self._say("no folder was named to keep episodes in: --keep FOLDER")
 
     def _slower(self) -> None:
         self.shown.speed = _neighbour(SPEEDS, self.shown.speed, -1)
@@ -338,20 +429,16 @@ class Game:
         self.shown.speed = _neighbour(SPEEDS, self.shown.speed, +1)
 
     def _cooler(self) -> None:
-        self.shown.temperature = _neighbour(TEMPERATURES, self.shown.temperature, -1)
-        self._sample()
+        self._sample(temperature=_neighbour(TEMPERATURES, self.shown.temperature, -1))
 
     def _hotter(self) -> None:
-        self.shown.temperature = _neighbour(TEMPERATURES, self.shown.temperature, +1)
-        self._sample()
+        self._sample(temperature=_neighbour(TEMPERATURES, self.shown.temperature, +1))
 
     def _fewer_steps(self) -> None:
-        self.shown.maskgit_steps = max(1, self.shown.maskgit_steps - 1)
-        self._sample()
+        self._sample(maskgit_steps=max(1, self.shown.maskgit_steps - 1))
 
     def _more_steps(self) -> None:
-        self.shown.maskgit_steps = min(25, self.shown.maskgit_steps + 1)
-        self._sample()
+        self._sample(maskgit_steps=min(MAX_MASKGIT_STEPS, self.shown.maskgit_steps + 1))
 
     def _quit(self) -> None:
         if self.shown.mode == "play":
@@ -361,19 +448,45 @@ class Game:
 
     # How.
 
+    def _stand(self) -> None:
+        """What was measured or tapped while the world ran says nothing of when it runs again."""
+        self._stepped_at.clear()
+        self._tapped = []
+        self._due = 0.0
+
     def _leave(self) -> None:
         """Back to playing."""
         shown = self.shown
-        shown.mode, shown.futures_AHWC, shown.canvas, shown.remapped = "play", None, None, None
-        shown.rewound = None
-        self._due = 0.0
+        if shown.mode == "remap":
+            shown.message = ""
+        shown.mode, shown.canvas, shown.remapped = "play", None, None
+        shown.futures_AHWC = shown.ends_A = self._brush = None
+        self._stand()
 
-    def _sample(self) -> None:
-        temperature, steps = self.shown.temperature, self.shown.maskgit_steps
-        env = self.session.env
-        self._do(
-            lambda: env.sample_with(temperature=temperature, maskgit_steps=steps), lambda _: None
-        )
+    def _stumble(self) -> None:
+        """A step could not be made: trying it again at once would only fail again."""
+        self.shown.paused = True
+
+    def _sample(self, **changes: Any) -> None:
+        # Shown at once, so that two quick presses are two changes.
+        for name, value in changes.items():
+            setattr(self.shown, name, value)
+        self._do(lambda: self.session.sample_with(**changes), lambda _: None)
+        if self.shown.mode == "branch":
+            self._ask_futures()
+
+    def _ask_futures(self) -> None:
+        self.shown.futures_AHWC = self.shown.ends_A = None
+        shown_before = self.shown.view
+
+        def show(found: tuple[np.ndarray, np.ndarray]) -> None:
+            if self.shown.mode == "branch" and self.shown.view is shown_before:
+                self.shown.futures_AHWC, self.shown.ends_A = found
+            elif self.shown.mode == "branch":
+                # A step that was under way has come in between.
+                self._ask_futures()
+
+        self._do(lambda: self.session.futures(BRANCH_STEPS), show, self._leave)
 
     def _start_from(self, prompt: Any, message: str) -> None:
         def show(view: View) -> None:
@@ -384,55 +497,59 @@ class Game:
         self._do(lambda: self.session.start(prompt), show)
 
     def _show_start(self, view: View) -> None:
-        self.shown.message = ""
         self._show(view)
+        if not view.ended:
+            self.shown.message = ""
 
-    def _show_futures(self, futures_AHWC: np.ndarray) -> None:
-        if self.shown.mode == "branch":
-            self.shown.futures_AHWC = futures_AHWC
-
-    def _choose_colour(self, number: int) -> None:
-        canvas = self.shown.canvas
-        if canvas is not None and number < len(canvas.palette):
-            canvas.colour = list(canvas.palette)[number]
-
-    def _remap(self, key: str, code: int) -> None:
+    def _remap(self, key: str) -> None:
+        code = self.shown.remapped
         self._leave()
-        if self.keymap.keys.get(key) == "quit":
+        meant = self.keymap.keys.get(key, "")
+        if key == "escape" or code is None:
             return
-        self.keymap = self.keymap.with_key(key, f"code {code}")
-        if self._keymap_file is not None:
-            self.keymap.write(self._keymap_file)
+        if meant in COMMANDS:
+            self._say(f"{key} is taken: {COMMANDS[meant]}")
+            return
+        self.keymap = keymap = self.keymap.with_key(key, f"code {code}")
         self._say(f"{key} is action {code + 1} now")
+        if self._keymap_file is not None:
+            file = self._keymap_file
+            self._do(lambda: keymap.write(file), lambda _: None, must=True)
 
     def _say(self, message: str, seconds: float = MESSAGE_SECONDS) -> None:
         self.shown.message = message
         self._message_until = self._clock() + seconds
 
-    def _film_path(self) -> Path:
-        number = 1 + len(list(self._folder.glob("played-*")))
-        return self._folder / f"played-{number:03d}.{self._film_kind}"
-
     def _film_fps(self) -> float:
-        return min(30.0, self.shown.fps or self.session.env.metadata["render_fps"])
+        """The pace at which it was played, pauses left out."""
+        usual = self.session.env.metadata["render_fps"]
+        return float(np.clip(1 / np.median(self._film_pace), 1, 50)) if self._film_pace else usual
 
-    def _do(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def _do(
+        self,
+        run: Callable[[], Any],
+        then: Callable[[Any], None],
+        failed: Callable[[], None] = lambda: None,
+        must: bool = False,
+    ) -> None:
         """After whatever is under way; before the next step that the clock asks for."""
-        self._queue.append((job, then))
+        self._settle()
+        self._queue.append(Job(run, then, failed, must))
 
-    def _submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        self._job, self._then = self._executor.submit(job), then
+    def _submit(self, job: Job) -> None:
+        self._job = job, self._executor.submit(job.run)
 
-    def _finish(self, job: Future[Any]) -> None:
+    def _finish(self, job: Job, future: Future[Any]) -> None:
         self._job = None
         try:
-            result = job.result()
-        except (ValueError, TypeError, OSError, ImportError, IndexError, MemoryError) as error:
+            result = future.result()
+        except Exception as error:
             # What was asked for cannot be: the world is as it was, and the player is told.
-            self._leave()
-            self._say(str(error), seconds=10)
+            logging.getLogger(__name__).debug("a job failed", exc_info=True)
+            job.failed()
+            self._say(str(error) or type(error).__name__, seconds=10)
         else:
-            self._then(result)
+            job.then(result)
 
 
 def _neighbour(values: tuple[float, ...], value: float, way: int) -> float:

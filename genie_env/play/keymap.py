@@ -39,9 +39,6 @@ COMMANDS = {
 }
 """What can be asked for besides acting, and how the panel says it."""
 
-HELD = frozenset({"rewind", *DIRECTIONS})
-"""Commands that last as long as their key is down; so do latent actions."""
-
 KEYS: dict[str, str] = {
     **{str(code + 1): f"code {code}" for code in range(8)},
     "left": "left",
@@ -161,6 +158,11 @@ def press_of(commands: Sequence[str], controls: Mapping[str, int]) -> Press | No
     codes = [int(command.removeprefix("code ")) for command in commands if command[:5] == "code "]
     if codes:
         return Press(codes[-1])
-    sides = [command for command in commands if command in ("left", "right")]
-    button = "+".join((*sides[-1:], *(["jump"] if "jump" in commands else [])))
-    return Press(controls[button], button) if button in controls else None
+    parts = [command for command in commands if command in ("left", "right")][-1:]
+    if "jump" in commands:
+        parts.append("jump")
+    # Of two directions that are not known together, the jump.
+    for button in ("+".join(parts), *reversed(parts)):
+        if button in controls:
+            return Press(controls[button], button)
+    return None

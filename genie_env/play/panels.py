@@ -63,7 +63,13 @@ class Layout:
 
     def action_row(self, code: int) -> pygame.Rect:
         """A line of the table of latent actions; a click there remaps it."""
-        return pygame.Rect(self.side.left, self.side.top + 96 + 24 * code, self.side.width, 24)
+        height = min(24, (self.side.height - 96 - 200) // self.num_actions)
+        top = self.side.top + 96 + height * code
+        return pygame.Rect(self.side.left, top, self.side.width, height)
+
+    def colour(self, number: int) -> pygame.Rect:
+        """Of the palette; a click there takes it."""
+        return pygame.Rect(self.strip.left + number * 84, self.strip.top + 6, 72, 48)
 
     def future(self, action: int) -> pygame.Rect:
         side = min(88, self.strip.width // self.num_actions - 6)
@@ -86,13 +92,13 @@ def draw(
     below = layout.action_row(layout.num_actions).top + 8
     rest = pygame.Rect(layout.side.left, below, layout.side.width, layout.side.bottom - below)
     if shown.real and shown.view.real_HWC is not None:
-        _draw_real(surface, rest, shown)
+        _draw_real(surface, rest, shown, keymap)
     else:
         _draw_keys(surface, rest, keymap)
     if shown.mode == "branch":
         _draw_futures(surface, layout, shown, controls)
     elif shown.canvas is not None:
-        _draw_palette(surface, layout, shown)
+        _draw_palette(surface, layout, shown, keymap)
     else:
         _draw_rewind(surface, layout.strip, shown, keymap)
     if shown.message:
@@ -134,20 +140,22 @@ def _draw_status(surface: pygame.Surface, area: pygame.Rect, shown: Shown, title
     view = shown.view
     _write(surface, area.topleft, title, TEXT, 20)
     _write(surface, (area.left, area.top + 26), _shorten(view.prompt, 52), FAINT)
-    aim = "full speed" if shown.speed == SPEEDS[-1] else f"aim {shown.speed:g}"
+    full = shown.speed == SPEEDS[-1]
+    budget = "full speed" if full else f"of {shown.speed:g}: {1000 / shown.speed:.0f} ms each"
     lines = (
-        f"{shown.fps:4.1f} frames/s ({aim})   model {view.step_ms:.0f} ms",
+        f"{shown.fps:.1f} frames/s {budget}   model {view.step_ms:.0f} ms",
         f"step {view.number}   reward {view.score:g}   "
         f"temperature {shown.temperature:g}   MaskGIT steps {shown.maskgit_steps}",
     )
     for number, line in enumerate(lines):
-        _write(surface, (area.left, area.top + 48 + 20 * number), line, TEXT)
+        text = _fit(line, area.width, 14)
+        _write(surface, (area.left, area.top + 48 + 20 * number), text, TEXT)
 
 
 def _draw_actions(
     surface: pygame.Surface, layout: Layout, shown: Shown, keymap: Keymap, controls: Controls
 ) -> None:
-    """One line an action: its keys, what it was measured to do, how surely."""
+    """One line an action: its keys, which button it was seen for, how likely it is that one."""
     current = shown.view.press.code if shown.view.press else None
     for code in range(layout.num_actions):
         row = layout.action_row(code)
@@ -163,19 +171,25 @@ def _draw_actions(
         x = row.left + 6
         for key in keys[:5]:
             x = _key_cap(surface, (x, row.top + 3), key).right + 3
-        name, share = controls.names.get(code, "?"), controls.shares.get(code, 0.0)
-        _write(surface, (row.left + 190, row.top + 4), name, TEXT if share else FAINT)
+        share = controls.shares.get(code, 0.0)
+        name = _fit(controls.name(code), 128, 14)
+        _write(surface, (row.left + 160, row.top + 4), name, TEXT if share else FAINT)
         bar = pygame.Rect(row.left + 290, row.top + 9, 90, 6)
         pygame.draw.rect(surface, RAISED, bar, border_radius=3)
         bar.width = round(bar.width * share)
         pygame.draw.rect(surface, ACCENT, bar, border_radius=3)
 
 
-def _draw_real(surface: pygame.Surface, area: pygame.Rect, shown: Shown) -> None:
-    _write(surface, area.topleft, "the real game, same buttons", FAINT)
+def _draw_real(surface: pygame.Surface, area: pygame.Rect, shown: Shown, keymap: Keymap) -> None:
+    text = f"the real game, same buttons ({keymap.label('real game')}: the keys instead)"
+    _write(surface, area.topleft, text, FAINT)
     view = shown.view
     assert view.real_HWC is not None
-    side = min(area.width, area.height - 20) // view.real_HWC.shape[0] * view.real_HWC.shape[0]
+    side = min(area.width, area.height - 20)
+    if side <= 0:
+        return
+    whole = view.real_HWC.shape[0]
+    side = side // whole * whole or side
     square = pygame.Rect(area.left, area.top + 20, side, side)
     _blit_frame(surface, square, view.real_HWC)
     pygame.draw.rect(surface, LINE, square.inflate(2, 2), 1)
@@ -208,18 +222,21 @@ def _draw_futures(
         area = layout.future(action)
         _blit_frame(surface, area, frame_HWC)
         pygame.draw.rect(surface, LINE, area.inflate(2, 2), 1)
-        label = f"{action + 1} {controls.names.get(action, '')}"
+        first = controls.names.get(action, ("",))[0]
+        label = _fit(f"{action + 1} {first}", area.width, 13)
         _write(surface, (area.left, area.bottom + 3), label, TEXT, 13)
+        if shown.ends_A is not None and shown.ends_A[action]:
+            _badge(surface, (area.left + 2, area.top + 2), "ends")
     right = layout.future(len(shown.futures_AHWC) - 1).right + 12
     text = f"{BRANCH_STEPS} steps of each; press or click the one to take"
     for number, line in enumerate(_wrap(text, layout.strip.right - right, 13)):
         _write(surface, (right, layout.strip.top + 4 + 18 * number), line, FAINT, 13)
 
 
-def _draw_palette(surface: pygame.Surface, layout: Layout, shown: Shown) -> None:
+def _draw_palette(surface: pygame.Surface, layout: Layout, shown: Shown, keymap: Keymap) -> None:
     assert shown.canvas is not None
     for number, (name, colour) in enumerate(shown.canvas.palette.items()):
-        area = pygame.Rect(layout.strip.left + number * 84, layout.strip.top + 6, 72, 48)
+        area = layout.colour(number)
         pygame.draw.rect(surface, colour, area, border_radius=4)
         chosen = name == shown.canvas.colour
         pygame.draw.rect(surface, ACCENT if chosen else LINE, area, 2, border_radius=4)
@@ -227,7 +244,8 @@ def _draw_palette(surface: pygame.Surface, layout: Layout, shown: Shown) -> None
     _write(
         surface,
         (layout.strip.left, layout.strip.top + 86),
-        "left button paints, right button picks a colour, enter plays it, esc leaves",
+        f"left button paints, right button picks a colour; {keymap.label('rewind')} clears, "
+        f"{keymap.label('confirm')} plays it, {keymap.label('quit')} leaves",
         FAINT,
     )
 
@@ -236,18 +254,21 @@ def _draw_rewind(surface: pygame.Surface, area: pygame.Rect, shown: Shown, keyma
     """How much of the episode can be returned to, and where we are."""
     bar = pygame.Rect(area.left, area.top + 10, area.width, 6)
     pygame.draw.rect(surface, RAISED, bar, border_radius=3)
-    view = shown.view
-    last = max(view.number, shown.rewound or 0, 1)
-    here = bar.left + round(bar.width * (view.number - view.oldest) / max(1, last - view.oldest))
+    oldest = shown.oldest
+    here = bar.left + round(
+        bar.width * (shown.view.number - oldest) / max(1, shown.newest - oldest)
+    )
     done = pygame.Rect(bar.left, bar.top, max(0, here - bar.left), bar.height)
     pygame.draw.rect(surface, WARM if shown.rewound is not None else ACCENT, done, border_radius=3)
     pygame.draw.circle(surface, TEXT, (here, bar.centery), 6)
     x = area.left
     for command in ("rewind", "pause", "branch", "paint", "new start", "quit"):
+        if x > area.right - 110:
+            break
         cap = _key_cap(surface, (x, area.top + 36), keymap.label(command))
         x = _write(surface, (cap.right + 5, area.top + 37), COMMANDS[command], FAINT, 13).right + 14
     hint = "drop an image or a video on the window to start from it; click an action to remap it"
-    _write(surface, (area.left, area.top + 68), hint, FAINT, 13)
+    _write(surface, (area.left, area.top + 68), _fit(hint, area.width, 13), FAINT, 13)
 
 
 def _draw_message(surface: pygame.Surface, area: pygame.Rect, message: str) -> None:
@@ -292,9 +313,9 @@ def _write(
 
 
 def _wrap(text: str, width: int, size: int) -> list[str]:
-    """Lines of whole words."""
+    """Lines of whole words; of a word that is too long, its beginning."""
     lines = [""]
-    for word in text.split():
+    for word in (_fit(word, width, size) for word in text.split()):
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and _font(size).size(longer)[0] > width:
             lines.append(word)
@@ -304,6 +325,7 @@ def _wrap(text: str, width: int, size: int) -> list[str]:
 
 
 def _fit(text: str, width: int, size: int) -> str:
+    """As much of the text as there is room for."""
     while text and _font(size).size(text)[0] > width:
         text = text[:-1]
     return text

@@ -11,6 +11,9 @@ from genie_env.play.panels import Layout, draw
 
 POLL_SECONDS = 0.004
 """How long a key may wait at most while the world is stepping."""
+NO_SCREEN = frozenset({"offscreen", "dummy", "evdev"})
+"""SDL's drivers without a window: right where asked for, else a game that nobody sees."""
+LEFT_BUTTON, RIGHT_BUTTON = 1, 3
 
 
 class Window:
@@ -27,20 +30,34 @@ class Window:
             # Not pygame.init(): it would open the sound device as well.
             pygame.display.init()
             pygame.font.init()
+            driver = pygame.display.get_driver()
+            if driver in NO_SCREEN and os.environ.get("SDL_VIDEODRIVER") != driver:
+                raise pygame.error(f"only the driver {driver!r} works here")
             pygame.display.set_caption(title)
             self.layout = self._layout()
-            self.surface = pygame.display.set_mode(self.layout.size, pygame.RESIZABLE)
+            self.screen = pygame.display.set_mode(self.layout.size, pygame.RESIZABLE)
         except pygame.error as error:
+            pygame.display.quit()
             display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
             where = f"display {display}" if display else "no display is set"
             raise OSError(
                 f"no window can be opened ({error}; {where}): play on a machine with a screen, or "
                 "under a virtual one: xvfb-run genie play"
             ) from error
+        self.surface = pygame.Surface(self.layout.size)
 
     def _layout(self, size: tuple[int, int] | None = None) -> Layout:
         frame_size = self.game.shown.view.frame_HWC.shape[0]
         return Layout.within(frame_size, self.game.session.controls.num_actions, size)
+
+    def _place(self) -> pygame.Rect:
+        """Where on the screen all is drawn: as it is in the middle, made smaller if need be."""
+        room = self.screen.get_rect()
+        whole = self.surface.get_rect()
+        if whole.width > room.width or whole.height > room.height:
+            whole = whole.fit(room)
+        whole.center = room.center
+        return whole
 
     def run(self) -> None:
         """Until the player quits. The game is closed then, whatever happens."""
@@ -51,14 +68,14 @@ class Window:
                     self.draw()
                 # Sleeps where nothing happens; wakes at once for a key.
                 wait = max(POLL_SECONDS, self.game.wait())
-                event = pygame.event.wait(round(1000 * wait))
-                changed = self._handle(event)
+                changed = self._handle(pygame.event.wait(round(1000 * wait)))
                 for event in pygame.event.get():
                     changed |= self._handle(event)
                 changed |= self.game.tick()
         finally:
-            self.game.close()
+            # The window first: writing a long film takes seconds.
             pygame.display.quit()
+            self.game.close()
 
     def draw(self) -> None:
         game = self.game
@@ -70,6 +87,11 @@ class Window:
             game.session.controls,
             self.title,
         )
+        place = self._place()
+        if place.size == self.surface.get_size():
+            self.screen.blit(self.surface, place)
+        else:
+            self.screen.blit(pygame.transform.smoothscale(self.surface, place.size), place)
         pygame.display.flip()
 
     def _handle(self, event: pygame.event.Event) -> bool:
@@ -82,30 +104,49 @@ class Window:
         elif event.type == pygame.KEYUP:
             game.key_up(pygame.key.name(event.key))
         elif event.type == pygame.WINDOWFOCUSLOST:
-            # The key's release will be another window's.
-            game.shown.pressed.clear()
+            game.let_go()
         elif event.type == pygame.DROPFILE:
             game.drop(event.file)
-        elif event.type == pygame.MOUSEBUTTONDOWN or (
-            event.type == pygame.MOUSEMOTION and any(event.buttons)
-        ):
-            self._point(event)
+        elif event.type == pygame.MOUSEBUTTONDOWN:
+            self._click(event.button, self._at(event.pos))
+        elif event.type == pygame.MOUSEMOTION and event.buttons[0]:
+            self._paint(self._at(event.pos), on=True)
         elif event.type == pygame.VIDEORESIZE:
             self.layout = self._layout(event.size)
+            self.surface = pygame.Surface(self.layout.size)
+            self.screen.fill((0, 0, 0))
         elif event.type not in (pygame.WINDOWEXPOSED, pygame.WINDOWFOCUSGAINED):
             return False
         return True
 
-    def _point(self, event: pygame.event.Event) -> None:
+    def _at(self, pos: tuple[int, int]) -> tuple[float, float]:
+        """A place on the screen as one of the layout."""
+        place = self._place()
+        scale = self.surface.get_width() / place.width
+        return (pos[0] - place.left) * scale, (pos[1] - place.top) * scale
+
+    def _click(self, button: int, at: tuple[float, float]) -> None:
         game, layout = self.game, self.layout
-        if game.shown.mode == "paint":
-            right = event.buttons[2] if event.type == pygame.MOUSEMOTION else event.button == 3
-            area = layout.world
-            x, y = event.pos[0] - area.left, event.pos[1] - area.top
-            game.paint(x / area.width, y / area.height, pick=bool(right))
-        elif event.type == pygame.MOUSEBUTTONDOWN:
-            for code in range(layout.num_actions):
-                if game.shown.mode == "branch" and layout.future(code).collidepoint(event.pos):
-                    game.choose(code)
-                elif layout.action_row(code).collidepoint(event.pos):
-                    game.remap(code)
+        if button == RIGHT_BUTTON:
+            game.pick(*self._in_world(at))
+        if button != LEFT_BUTTON:
+            return
+        self._paint(at, on=False)
+        if game.shown.canvas is not None:
+            for number in range(len(game.shown.canvas.palette)):
+                if layout.colour(number).collidepoint(at):
+                    game.choose_colour(number)
+            return
+        for code in range(layout.num_actions):
+            if layout.future(code).collidepoint(at):
+                game.choose(code)
+            if layout.action_row(code).collidepoint(at):
+                game.remap(code)
+
+    def _paint(self, at: tuple[float, float], on: bool) -> None:
+        if self.layout.world.collidepoint(at):
+            self.game.paint(*self._in_world(at), on=on)
+
+    def _in_world(self, at: tuple[float, float]) -> tuple[float, float]:
+        area = self.layout.world
+        return (at[0] - area.left) / area.width, (at[1] - area.top) / area.height

@@ -94,8 +94,10 @@ class LatentActions(NamedTuple):
     """(B, M) int64 in 0..K-1."""
     loss: Tensor
     """Scalar fp32: the quantizer's own."""
+    latents: Tensor
+    """(B, M, E): what the codes were chosen by."""
     features: Tensor
-    """(B, M, D): what the encoder saw of each transition, before it was reduced to a code."""
+    """(B, M, D): what the encoder saw of each transition, before it was reduced to a latent."""
     came_from: Tensor | None
     """(B, T, N, S) log shares: where each patch was a frame before (`match_patches`)."""
 
@@ -147,9 +149,15 @@ class LatentActionEncoder(nn.Module):
             )
         came_from_BTNS = self.came_from(frames_BTHWC)
         features_BMD = self.features(frames_BTHWC, came_from_BTNS)
-        quantized = self.quantizer(self.latents(features_BMD))
+        latents_BME = self.latents(features_BMD)
+        quantized = self.quantizer(latents_BME)
         return LatentActions(
-            quantized.vectors, quantized.codes, quantized.loss, features_BMD, came_from_BTNS
+            quantized.vectors,
+            quantized.codes,
+            quantized.loss,
+            latents_BME,
+            features_BMD,
+            came_from_BTNS,
         )
 
 

@@ -120,6 +120,11 @@ class VectorQuantizer(nn.Module):
             self._update(flat_ME, codes_M)
         return Quantized(latent + (chosen - latent).detach(), codes, loss * self.latent_dim)
 
+    def distances(self, latent: Tensor) -> Tensor:
+        """fp32 (..., K) of latents (..., E) to every code; gradients reach the latents."""
+        codebook_KE = self._on_sphere(self.codebook_KE.detach().float())
+        return torch.cdist(self._on_sphere(latent.float()), codebook_KE)
+
     def lookup(self, codes: Tensor) -> Tensor:
         """int codes (...) to fp32 vectors (..., E)."""
         return self._on_sphere(self.codebook_KE.float())[codes]

@@ -61,3 +61,9 @@ def test_agents_that_cannot_play_here(tiny_model, tmp_path):
     other.save(tmp_path / "other.zip")
     with pytest.raises(ValueError, match=r"Discrete\(2\), this world 8"):
         load_player(tmp_path / "other.zip", tiny_model)
+    env = GenieEnv(np.zeros((64, 64, 3), np.uint8), tiny_model, reward="none")
+    space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    small = gym.wrappers.TransformObservation(env, lambda frame: frame[:16, :16], space)
+    PPO("MlpPolicy", small, n_steps=8, batch_size=8).save(tmp_path / "small.zip")
+    with pytest.raises(ValueError, match=r"sees .*16, 16.*; accepted .* \(64, 64, 3\)"):
+        load_player(tmp_path / "small.zip", tiny_model)

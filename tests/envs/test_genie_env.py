@@ -387,7 +387,8 @@ def test_futures_are_what_the_actions_lead_to(make):
     env.reset(seed=0)
     env.step(2)
     before = env.get_state()
-    futures = env.futures(2)
+    futures, ended = env.futures(2)
+    assert ended.shape == (env.model.config.num_actions, 2) and not ended.any()
     size = env.model.config.frame_size
     assert futures.shape == (env.model.config.num_actions, 2, size, size, 3)
     for action in (0, 5):
@@ -429,6 +430,25 @@ def test_bad_sampling_is_refused_and_changes_nothing(make, given, error):
     with pytest.raises(error):
         env.sample_with(**given)
     assert env.sample_with() == before
+
+
+def test_futures_say_where_the_world_ends(ending_model, prompt_THWC):
+    env = GenieEnv(prompt_THWC, ending_model)
+    env.reset(seed=0)
+    state = env.get_state()
+    _, ended = env.futures(6)
+    assert ended.any() and (ended[:, 1:] >= ended[:, :-1]).all()
+    action = int(ended.any(1).argmax())
+    env.set_state(state)
+    over = [env.step(action)[2] for _ in range(6)]
+    assert over.index(True) == ended[action].argmax()
+
+
+def test_futures_of_no_step(make):
+    env = make().unwrapped
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="num_steps=0"):
+        env.futures(0)
 
 
 @pytest.mark.parametrize("ask", ["futures", "uncertainty"])

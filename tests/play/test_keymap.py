@@ -26,7 +26,7 @@ def test_every_command_has_a_key_and_every_key_a_meaning():
         (["left"], Press(2, "left")),
         (["left", "right"], Press(3, "right")),  # the last one wins
         (["jump", "right"], Press(5, "right+jump")),
-        (["left", "jump"], None),  # not measured
+        (["left", "jump"], Press(4, "jump")),  # not measured together
         (["left", "code 7", "code 6"], Press(6)),
     ],
 )
@@ -66,8 +66,12 @@ def test_bad_keymaps(tmp_path, text, message):
 
 
 def test_controls_name_codes_by_the_button_they_are_commonest_for():
-    controls = Controls.of({"none": (0.7, 0.3, 0.0), "left": (0.2, 0.8, 0.0)}, 3)
-    assert controls.codes == {"none": 0, "left": 1} and controls.idle == 0
-    assert controls.names == {0: "none", 1: "left"} and controls.shares[1] == 0.8
+    measured = {"none": (0.7, 0.28, 0.02), "left": (0.1, 0.9, 0.0), "right": (0.7, 0.29, 0.01)}
+    controls = Controls.of(measured, 3)
+    assert controls.codes == {"none": 0, "left": 1, "right": 0} and controls.idle == 0
+    # What is hardly ever seen on the ground has no name.
+    assert controls.names == {0: ("none", "right"), 1: ("left",)}
+    assert controls.shares[0] == pytest.approx(0.7 / 1.5)
+    assert [controls.name(code) for code in range(3)] == ["none / right", "left", "?"]
     nothing = Controls.of({}, 3)
     assert nothing.codes == {} and nothing.names == {} and nothing.idle == 0

@@ -39,25 +39,38 @@ def play(timeline, world, actions):
 def test_a_timeline_returns_to_every_moment_by_few_states():
     world = Counter()
     timeline = Timeline([world], lambda action, _: world.step(action), every=4)
-    timeline.begin(Moment(np.array(world.value), None))
+    timeline.add(Moment(np.array(world.value), None))
     values = [1, *play(timeline, world, range(20))]
     assert world.kept == 6
     for number in (19, 18, 12, 3, 0):
         moment = timeline.return_to(number)
         assert world.value == values[number] == moment.frame_HWC
-        assert len(timeline) == number + 1
+        assert timeline.newest == number
     assert play(timeline, world, range(20))[-1] == values[-1]
 
 
 def test_a_timeline_forgets_what_is_too_long_ago():
     world = Counter()
     timeline = Timeline([world], lambda action, _: world.step(action), every=2, most=3)
-    timeline.begin(Moment(np.array(1), None))
+    timeline.add(Moment(np.array(1), None))
     play(timeline, world, range(9))
     assert timeline.oldest == 4
     with pytest.raises(IndexError, match="moment 3; to be had: 4 to 9"):
         timeline.return_to(3)
     timeline.return_to(4)
+
+
+def test_a_long_episode_forgets_its_beginning():
+    world = Counter()
+    timeline = Timeline([world], lambda action, _: world.step(action), every=4, longest=16)
+    timeline.add(Moment(np.array(1), None))
+    values = [1, *play(timeline, world, [1] * 30)]
+    assert timeline.newest == 30 and len(timeline.last()) <= 16
+    with pytest.raises(IndexError, match="moment 2; to be had"):
+        timeline[2]
+    assert timeline[25].frame_HWC == values[25]
+    for number in (29, timeline.oldest):
+        assert timeline.return_to(number).frame_HWC == world.value == values[number]
 
 
 def test_steps_are_those_of_the_environment(session, env):
@@ -119,8 +132,9 @@ def test_a_saved_moment_can_be_loaded_twice(session):
 
 def test_futures_are_what_would_happen_and_change_nothing(session):
     session.step(Press(1))
-    futures_AHWC = session.futures(2)
-    assert len(futures_AHWC) == session.controls.num_actions
+    futures_AHWC, ended_A = session.futures(2)
+    assert len(futures_AHWC) == len(ended_A) == session.controls.num_actions
+    assert not ended_A.any()
     session.step(Press(6))
     np.testing.assert_array_equal(session.step(Press(6)).frame_HWC, futures_AHWC[6])
 
@@ -163,19 +177,31 @@ def test_a_kept_episode_is_training_data(env, controls, tiny_model, tmp_path):
         session.step(Press(code))
     assert "4 frames" in session.keep()
     session.step(Press(4))
+    session.keep()  # more of the same episode
+    first = session.frames()
+    session.restart()
+    session.step(Press(7))
     session.keep()
-    store = ClipStore(tmp_path / "played", 4)
-    assert [len(store.segment(row)) for row in range(2)] == [4, 5]
+    store = ClipStore(tmp_path / "played", 2)
+    assert [len(store.segment(row)) for row in range(len(store.segments))] == [5, 2]
+    np.testing.assert_array_equal(store.segment(0), first)
     np.testing.assert_array_equal(store.segment(1), session.frames())
-    assert np.load(tmp_path / "played" / "played-00001.npy").tolist() == [1, 2, 3, 4]
+    assert np.load(tmp_path / "played" / "codes-00000.npy").tolist() == [1, 2, 3, 4]
+    assert store.meta["frame_skip"] == tiny_model.config.frame_skip
+    # Another sitting goes on behind it.
+    keep_again = keeper_of(tmp_path / "played", tiny_model.config)
+    assert "segment 2" in keep_again(first, np.array([1, 2, 3, 4]), 1)
 
 
 def test_a_store_of_other_frames_takes_no_episode(tiny_model, tmp_path):
     from training.data.clip_store import write_meta
     from training.data.played import keeper_of
 
-    write_meta(tmp_path, frame_size=32)
+    write_meta(tmp_path, frame_size=32, source={"kind": "played"})
     with pytest.raises(ValueError, match="32 pixels"):
+        keeper_of(tmp_path, tiny_model.config)
+    write_meta(tmp_path, frame_size=64, source={"kind": "coinrun"})
+    with pytest.raises(ValueError, match="not played"):
         keeper_of(tmp_path, tiny_model.config)
 
 
@@ -217,6 +243,40 @@ def test_a_real_episode_that_ended_stays_at_its_last_frame(on_a_level):
     np.testing.assert_array_equal(on_a_level.step(Press(2, "left")).real_HWC, view.real_HWC)
     on_a_level.restart()
     assert on_a_level.view.real_ended is None
+
+
+def test_a_saved_moment_brings_its_own_start_and_real_game_back(on_a_level, env):
+    for _ in range(4):
+        saved = on_a_level.step(Press(3, "right"))
+    on_a_level.save()
+    twin = on_a_level._twin
+    frame_HWC = np.full((64, 64, 3), 99, np.uint8)
+    assert on_a_level.start(frame_HWC).real_HWC is None
+    on_a_level.start("coinrun:20002")
+    view = on_a_level.load()
+    assert view.prompt == "coinrun:20001"
+    np.testing.assert_array_equal(view.real_HWC, saved.real_HWC)
+    start = on_a_level.restart()
+    assert start.prompt == "coinrun:20001" and start.number == 0
+    again = [on_a_level.step(Press(3, "right")) for _ in range(4)][-1]
+    np.testing.assert_array_equal(again.frame_HWC, saved.frame_HWC)
+    np.testing.assert_array_equal(again.real_HWC, saved.real_HWC)
+    # Real games that nothing leads back to are closed.
+    assert on_a_level._twins == [twin]
+    on_a_level.close()
+    assert on_a_level._twins == [] and twin._env.closed
+
+
+def test_an_agent_remembers_across_a_load(env, controls):
+    seen = []
+    session = Session(env, controls, lambda frames_THWC: seen.append(frames_THWC) or 1)
+    session.start(seed=0)
+    before = [session.step().frame_HWC for _ in range(3)]
+    session.save()
+    session.load()
+    session.step()
+    assert len(seen[-1]) == 4
+    np.testing.assert_array_equal(seen[-1][1:], before)
 
 
 def test_a_start_without_a_level_has_no_real_game(session):

@@ -4,6 +4,7 @@
 """
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,9 +77,15 @@ def test_the_mouse_paints_and_picks(window, run):
     before = inside(pixels(window), window.layout.world).copy()
     window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=middle, button=1))
     assert (inside(pixels(window), window.layout.world) != before).any()
-    buttons = (0, 0, 1)
-    window._handle(pygame.event.Event(pygame.MOUSEMOTION, pos=(30, 300), buttons=buttons))
+    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=(30, 300), button=3))
     assert game.shown.canvas.colour == "picked"
+    swatch = window.layout.colour(3).center
+    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=swatch, button=1))
+    assert game.shown.canvas.colour == "coin"
+    drawn = game.shown.canvas.frame_HWC.copy()
+    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=(300, 300), button=4))  # wheel
+    window._handle(pygame.event.Event(pygame.MOUSEMOTION, pos=(300, 300), buttons=(0, 0, 0)))
+    np.testing.assert_array_equal(game.shown.canvas.frame_HWC, drawn)
 
 
 def test_a_click_on_a_future_takes_it(window, run):
@@ -97,6 +104,20 @@ def test_a_click_on_a_future_takes_it(window, run):
     np.testing.assert_array_equal(game.shown.view.frame_HWC, futures_AHWC[2])
 
 
+def test_the_rewind_bar_shows_where_we_are(window, run, clock):
+    game = window.game
+    run(game, 20)
+    area = window.layout.strip
+    before = inside(pixels(window), area).copy()
+    game.key_down("backspace")
+    for _ in range(20):
+        clock.now += 0.05
+        game.tick()
+    assert game.shown.view.number < 10
+    right_half = np.s_[:24, area.width // 2 :]
+    assert (inside(pixels(window), area)[right_half] != before[right_half]).any()
+
+
 @pytest.mark.parametrize("command", ["p", "u", "f2", "tab"])
 def test_what_is_on_is_seen(window, run, command):
     game = window.game
@@ -113,6 +134,15 @@ def test_what_is_on_is_seen(window, run, command):
 def test_a_resized_window_keeps_whole_pixels(window):
     window._handle(pygame.event.Event(pygame.VIDEORESIZE, size=(1600, 1200), w=1600, h=1200))
     assert window.layout.zoom > 8
+    for size in ((1600, 1200), (1600, 600), (500, 900)):
+        window.screen = pygame.display.set_mode(size)
+        window._handle(pygame.event.Event(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1]))
+        window.draw()
+        place = window._place()
+        assert window.screen.get_rect().contains(place)
+        x, y = window._at(place.center)
+        assert abs(x - window.surface.get_width() / 2) < 2
+        assert abs(y - window.surface.get_height() / 2) < 2
     small = Layout.within(64, 8, (300, 200))
     assert small.zoom == 4
     for layout in (window.layout, small, Layout.within(128, 12)):
@@ -123,7 +153,7 @@ def test_a_resized_window_keeps_whole_pixels(window):
 
 def test_every_mode_can_be_drawn(window, run):
     game = window.game
-    for keys in (["b"], ["escape", "c"], ["escape", "backspace"], ["p", "u", "g"]):
+    for keys in (["b"], ["escape", "c"], ["escape", "backspace"], ["p", "u", "g"], ["."], ["f2"]):
         for name in keys:
             game.key_down(name)
             game.tick()
@@ -139,9 +169,27 @@ def test_running_ends_with_the_game_and_closes_it(window):
     assert closed and not pygame.display.get_init()
 
 
-def test_no_display_is_told(make_game, monkeypatch):
-    monkeypatch.setitem(os.environ, "SDL_VIDEODRIVER", "x11")
-    monkeypatch.setitem(os.environ, "DISPLAY", ":997")
+@pytest.mark.parametrize(
+    ("given", "message"), [({}, "no display is set"), ({"DISPLAY": ":997"}, "display :997")]
+)
+def test_no_display_is_told(make_game, monkeypatch, given, message):
+    # Left to itself SDL would draw where nobody sees it.
+    for name in ("SDL_VIDEODRIVER", "WAYLAND_DISPLAY", "DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     pygame.display.quit()
-    with pytest.raises(OSError, match=r"no window can be opened .*:997.*xvfb-run"):
+    with pytest.raises(OSError, match=f"no window can be opened .*{message}.*xvfb-run"):
         Window(make_game(), "test")
+
+
+def test_worlds_of_many_actions_can_be_drawn(window):
+    from genie_env.play.panels import draw
+
+    layout = Layout.within(64, 24)
+    game = window.game
+    game.shown.view = replace(game.shown.view, real_HWC=np.zeros((64, 64, 3), np.uint8))
+    surface = pygame.Surface(layout.size)
+    draw(surface, layout, game.shown, game.keymap, game.session.controls, "many")
+    rows = [layout.action_row(code) for code in range(24)]
+    assert all(layout.side.contains(row) for row in rows)

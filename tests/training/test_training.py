@@ -274,6 +274,54 @@ def test_latent_actions_learn_one_clip(experiment, store, reach):
     assert losses[-1] < 0.6 * losses[0]
 
 
+def test_codes_that_the_past_foretells_are_noticed(experiment, store):
+    torch.manual_seed(0)
+    loss = LatentActionLossConfig(forward_first=0.0, independence=1.0, independent_from=0.0)
+    stage = LatentActionStage(experiment.latent_actions, loss).train()
+    frames = torch.from_numpy(store.clips([0, 5, 9]))
+    actions = stage.encoder(frames)
+    past_BMD = actions.features[:, :-1].detach()
+    # As if three features gave the code away.
+    bits_BM3 = past_BMD[..., :3] > past_BMD[..., :3].flatten(0, 1).median(0).values
+    codes_BM = (bits_BM3 * torch.tensor([1, 2, 4])).sum(-1)
+    codebook_KE = stage.encoder.quantizer.lookup(torch.arange(8))
+    given_away = actions._replace(
+        codes=torch.nn.functional.pad(codes_BM, (1, 0)),
+        latents=torch.nn.functional.pad(codebook_KE[codes_BM], (0, 0, 1, 0)),
+    )
+    optimizer = torch.optim.Adam(stage.foretell.parameters(), lr=1e-2)
+    for step in range(200):
+        missed, known = stage._foretold(given_away)
+        optimizer.zero_grad()
+        missed.backward()
+        optimizer.step()
+        if step == 0:
+            first = float(known)
+    assert float(missed) < 0.2 and float(known) > 0.5 > abs(first)
+
+
+def test_independence_moves_the_encoder_only_from_its_time_on(experiment, store):
+    torch.manual_seed(0)
+    frames = torch.from_numpy(store.clips([0, 5, 9]))
+
+    def gradients(progress, weight):
+        torch.manual_seed(0)
+        loss = LatentActionLossConfig(forward_first=0.0, independence=weight, independent_from=0.5)
+        stage = LatentActionStage(experiment.latent_actions, loss).train()
+        stage(frames, progress)[0].backward()
+        return stage.encoder.to_latent.weight.grad
+
+    torch.testing.assert_close(gradients(0.4, 1.0), gradients(0.4, 9.0))
+    assert not torch.allclose(gradients(0.6, 1.0), gradients(0.6, 9.0))
+
+
+def test_an_fsq_has_no_independence(experiment):
+    quantizer = replace(experiment.latent_actions.quantizer, kind="fsq", levels=(4, 2))
+    config = replace(experiment.latent_actions, quantizer=quantizer)
+    with pytest.raises(ValueError, match="independence=0.1 needs a VQ"):
+        LatentActionStage(config, LatentActionLossConfig(independence=0.1))
+
+
 def test_surprise():
     # Patches from the first place, from any, and from nowhere (the last).
     shares = [[0.9, 0.1, 0.0, 0.0], [0.25] * 4, [0.0, 0.0, 0.0, 1.0]]

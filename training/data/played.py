@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,32 +11,48 @@ import numpy as np
 from genie_env.world_model import WorldModelConfig
 from training.data.clip_store import ClipWriter, list_shards, read_meta, write_meta
 
+SOURCE = {"kind": "played"}
+
 
 def keeper_of(
     folder: str | Path, config: WorldModelConfig
-) -> Callable[[np.ndarray, np.ndarray], str]:
-    """Of frames uint8 (T, H, W, 3) and the latent actions (T - 1,) between them: writes them as one
-    segment of the store, the actions beside it (`played-NNNNN.npy`), and says where.
+) -> Callable[[np.ndarray, np.ndarray, int], str]:
+    """Of frames uint8 (T, H, W, 3), the latent actions (T - 1,) between them and the number of the
+    episode: writes them as one segment of the store, the actions beside it (`codes-NNNNN.npy`), and
+    says where. What was kept of that episode before is replaced.
 
-    Raises ValueError for a store of another frame size.
+    Raises ValueError for a folder with other video, or of another frame size.
     """
     folder = Path(folder)
-    if folder.exists() and (folder / "meta.json").exists():
-        size = read_meta(folder)["frame_size"]
-        if size != config.frame_size:
+    if (folder / "meta.json").exists():
+        meta = read_meta(folder)
+        if meta["source"] != SOURCE:
             raise ValueError(
-                f"{folder} holds frames of {size} pixels a side, this world's have "
+                f"{folder} holds video that was not played ({meta['source']}): name another folder"
+            )
+        if meta["frame_size"] != config.frame_size:
+            raise ValueError(
+                f"{folder} holds frames of {meta['frame_size']} pixels a side, this world's have "
                 f"{config.frame_size}"
             )
+    shard_of: dict[int, int] = {}
 
-    def keep(frames_THWC: np.ndarray, codes_M: np.ndarray) -> str:
+    def keep(frames_THWC: np.ndarray, codes_M: np.ndarray, episode: int) -> str:
         if not (folder / "meta.json").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_meta(folder, frame_size=config.frame_size)
-        shard = max(list_shards(folder), default=-1) + 1
+            look = None if config.look == "other" else config.look
+            write_meta(
+                folder,
+                frame_size=config.frame_size,
+                frame_skip=config.frame_skip,
+                look=look,
+                source=SOURCE,
+            )
+        shard = shard_of.setdefault(episode, max(list_shards(folder), default=-1) + 1)
+        codes = io.BytesIO()
+        np.save(codes, codes_M.astype(np.int64))
         with ClipWriter(folder, shard, config.frame_size) as writer:
             writer.add(frames_THWC)
-        np.save(folder / f"played-{shard:05d}.npy", codes_M.astype(np.int64))
+            writer.add_file(folder / f"codes-{shard:05d}.npy", codes.getvalue())
         return f"kept {len(frames_THWC)} frames as segment {shard} of {folder}"
 
     return keep
