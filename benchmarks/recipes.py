@@ -73,25 +73,21 @@ FAMILIES = {
             ),
             "AdamW for all": ("actions_loop.optimizer=adamw",),
             "frame_skip 1": (
-                "data.0.frame_skip=1",
-                "data.0.num_frames=131072",
-                "data.0.out=data/recipe-skip1",
+                "actions_data.0.frame_skip=1",
+                "actions_data.0.num_frames=131072",
+                "actions_data.0.out=data/recipe-skip1",
             ),
-            "behaviour: every button drawn anew": (
-                "data.0.redraw=1.0",
-                'data.0.mix={"walker": 0.9, "uniform": 0.1}',
-                "data.0.num_frames=131072",
-                "data.0.out=data/recipe-redraw",
-            ),
+            "codes may depend on the past": ("latent_actions_loss.independence=0.0",),
+            "behaviour: 70% of the buttons drawn anew": ("actions_data=[]",),
             "behaviour: jumps half of the time": (
-                'data.0.mix={"jumper": 0.7, "runner": 0.2, "uniform": 0.1}',
-                "data.0.num_frames=131072",
-                "data.0.out=data/recipe-jumper",
+                'actions_data.0.mix={"jumper": 0.9, "uniform": 0.1}',
+                "actions_data.0.num_frames=131072",
+                "actions_data.0.out=data/recipe-jumper",
             ),
             "behaviour: uniform (the paper)": (
-                'data.0.mix={"uniform": 1.0}',
-                "data.0.num_frames=131072",
-                "data.0.out=data/recipe-uniform",
+                'actions_data.0.mix={"uniform": 1.0}',
+                "actions_data.0.num_frames=131072",
+                "actions_data.0.out=data/recipe-uniform",
             ),
         },
     ),
@@ -158,7 +154,8 @@ def measure(options: Options, family: Family, name: str) -> dict[str, float]:
     data, validation = stages.collect_missing(experiment)
     began = time.monotonic()
     if family.loop == "actions_loop":
-        stages.train_actions(experiment, folder, data, validation)
+        alone = stages.collect_for_actions(experiment)
+        stages.train_actions(experiment, folder, alone or data, validation)
     stages.train_world(experiment, folder, data, validation)
     minutes = (time.monotonic() - began) / 60
     sections = evaluate(

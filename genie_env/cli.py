@@ -96,7 +96,8 @@ def train(
         if stage in ("tokenizer", "all"):
             stages.train_tokenizer(experiment, run, stores, checks)
         if stage == "actions" or (stage == "all" and experiment.actions_loop):
-            stages.train_actions(experiment, run, stores, checks)
+            alone = [] if data else stages.collect_for_actions(experiment)
+            stages.train_actions(experiment, run, alone or stores, checks)
         if stage in ("world", "all"):
             stages.train_world(experiment, run, stores, checks)
         if stage in ("decoder", "all"):

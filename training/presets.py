@@ -33,6 +33,10 @@ class Experiment:
 
     data: tuple[CollectConfig, ...]
     """Collected apart, trained on together: clips are drawn evenly from all."""
+    actions_data: tuple[CollectConfig, ...] = ()
+    """For the latent action model by itself; the same as `data` if empty. Where every button is
+    drawn anew, codes can be asked to say nothing of the past
+    (`LatentActionLossConfig.independence`)."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     tokenizer_loop: LoopConfig = field(default_factory=LoopConfig)
@@ -102,8 +106,18 @@ def coinrun_plain() -> Experiment:
         data=(CollectConfig(out="data/coinrun-plain", num_frames=262_144, look="plain"),),
         tokenizer_loop=LoopConfig(steps=3_400, batch_size=6, clip_frames=12, compile=True),
         dynamics=DynamicsConfig(TransformerConfig(width=192, num_layers=4, num_heads=6)),
+        actions_data=(
+            CollectConfig(
+                out="data/coinrun-plain-redrawn",
+                num_frames=262_144,
+                look="plain",
+                redraw=1.0,
+                mix={"walker": 0.9, "uniform": 0.1},
+            ),
+        ),
+        latent_actions_loss=LatentActionLossConfig(forward_first=0.18, independence=0.15),
         actions_loop=LoopConfig(
-            steps=2_200, batch_size=12, clip_frames=8, warmup_steps=100, compile=True
+            steps=3_100, batch_size=12, clip_frames=8, warmup_steps=100, compile=True
         ),
         world_loss=WorldLossConfig(freeze_actions_at=0.0),
         world_loop=LoopConfig(
@@ -129,8 +143,17 @@ def coinrun() -> Experiment:
             CollectConfig(out="data/coinrun-hard", num_frames=262_144, difficulty="hard"),
             CollectConfig(out="data/coinrun-easy", num_frames=131_072),
         ),
+        actions_data=tuple(
+            replace(
+                plain.actions_data[0],
+                out=f"data/coinrun-{difficulty}-redrawn",
+                look="full",
+                difficulty=difficulty,
+            )
+            for difficulty in ("hard", "easy")
+        ),
         tokenizer_loop=replace(plain.tokenizer_loop, steps=6_800),
-        actions_loop=plain.actions_loop and replace(plain.actions_loop, steps=4_400),
+        actions_loop=plain.actions_loop and replace(plain.actions_loop, steps=6_200),
         world_loop=replace(plain.world_loop, steps=8_000),
     )
 

@@ -36,6 +36,13 @@ def collect_missing(experiment: Experiment) -> tuple[list[Path], list[Path]]:
         )
 
 
+def collect_for_actions(experiment: Experiment) -> list[Path]:
+    """The experiment's own video for the latent action model alone, collected where not there yet;
+    empty where that learns from the same as the rest."""
+    with processes().main_process_first():
+        return [collect(config) for config in experiment.actions_data]
+
+
 def remember(experiment: Experiment, run_dir: Path) -> None:
     """Write the experiment beside its run; a run goes on only with the experiment it began with.
 
