@@ -6,11 +6,14 @@ import sys
 import pytest
 
 PAGE_FAULTS = """
-import resource, sys, torch
+import ctypes, resource, sys, torch
 from genie_env.world_model.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 torch.set_num_threads(1)
+# Pages of 4 KiB whatever the machine's setting: one of 2 MiB would hide five hundred of them.
+PR_SET_THP_DISABLE = 41
+assert ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0
 
 def step():
     return sum(float(tensor[0]) for tensor in [torch.ones(750_000) for _ in range(6)])
