@@ -198,6 +198,8 @@ def play(
         seed: Of all randomness.
         device: Where the model runs; the best there is if not given.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     from genie_env.envs.single import GenieEnv
     from genie_env.play.controls import Controls
     from genie_env.play.game import SPEEDS, Game
@@ -205,24 +207,28 @@ def play(
     from genie_env.play.session import Session
     from genie_env.play.window import Window
 
-    env = GenieEnv(
-        prompt, model, temperature=temperature, maskgit_steps=maskgit_steps, device=device
-    )
-    policy = keeper = None
-    if agent is not None:
-        from agents.player import load_player
+    def make_session() -> Session:
+        env = GenieEnv(
+            prompt, model, temperature=temperature, maskgit_steps=maskgit_steps, device=device
+        )
+        policy = keeper = None
+        if agent is not None:
+            from agents.player import load_player
 
-        policy = load_player(agent, env.model, seed)
-    if keep is not None:
-        from training.data.played import keeper_of
+            policy = load_player(agent, env.model, seed)
+        if keep is not None:
+            from training.data.played import keeper_of
 
-        keeper = keeper_of(keep, env.model.config)
-    config = env.model.config
-    controls = Controls.of(config.controls, config.num_actions)
+            keeper = keeper_of(keep, env.model.config)
+        config = env.model.config
+        controls = Controls.of(config.controls, config.num_actions)
+        return Session(env, controls, policy, keeper)
+
     keys = Keymap.read(keymap) if keymap and keymap.exists() else Keymap()
-    session = Session(env, controls, policy, keeper)
     pace = SPEEDS[-1] if speed is None else speed
-    game = Game(session, keys, out, film, keymap, pace, seed)
+    worker = ThreadPoolExecutor(1)
+    session = worker.submit(make_session).result()
+    game = Game(session, keys, out, film, keymap, pace, seed, worker)
     Window(game, f"Genie: {Path(model).name}").run()
 
 

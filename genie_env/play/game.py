@@ -89,7 +89,9 @@ class Game:
     keymap_file: written when a key is remapped.
     speed: steps a second to aim at.
     seed: of all randomness.
-    executor: runs one job at a time; a thread of its own if None.
+    executor: runs one job at a time; a thread of its own if None. Best the one that made the
+        session: two threads that both compute with PyTorch on a CPU each keep a team of helpers,
+        and steps then take half as long again.
     clock: seconds.
 
     Raises ValueError, ImportError for a speed or kind of film that is none; else as
@@ -126,7 +128,7 @@ class Game:
         self.running = True
         temperature, maskgit_steps = session.sample_with()
         self.shown = Shown(
-            session.start(seed=seed),
+            self._executor.submit(session.start, seed=seed).result(),
             agent=session.policy is not None,
             speed=speed,
             temperature=temperature,

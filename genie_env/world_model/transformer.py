@@ -153,9 +153,9 @@ class Attention(nn.Module):
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) to queries, keys and values, each (..., H, E)."""
-        qkv = self.qkv(rms_norm(x))
-        q, k, v = qkv.view(*x.shape[:-1], 3, self.num_heads, -1).unbind(-3)
-        return rms_norm(q) * self.gain_H1E[:, 0].to(q.dtype), rms_norm(k), v
+        qkv = self.qkv(rms_norm(x)).view(*x.shape[:-1], 3, self.num_heads, -1)
+        q, k = rms_norm(qkv[..., :2, :, :]).unbind(-3)
+        return q * self.gain_H1E[:, 0].to(q.dtype), k, qkv[..., 2, :, :]
 
 
 class SpatialAttention(Attention):
