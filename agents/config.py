@@ -45,3 +45,83 @@ class DreamConfig:
     check_every: int = 25_000
     """Steps between two comparisons with the real game, and between two saves."""
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class CloneConfig:
+    """How a policy is cloned from video of which it is known what was done."""
+
+    network: Literal["impala", "st-vivit"] = "impala"
+    """On a single frame; or, as in the paper, on the last four and the actions between them."""
+    channels: tuple[int, ...] = (16, 32, 32)
+    """`impala`: of its sections."""
+    steps: int = 3_000
+    batch_size: int = 128
+    """Clips; `st-vivit` learns from each of a clip's frames."""
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """How an expert of the real game is found."""
+
+    run: Path = Path("runs/expert")
+    """Folder of the expert; the same command goes on where it stopped."""
+    look: str = "full"
+    difficulties: tuple[str, ...] = ("easy", "hard")
+    first_level: int = 0
+    num_levels: int = 5_000
+    """Of each difficulty, from `first_level` up; below 10,000."""
+    frame_skip: int = 3
+    """Engine steps for which a button is held."""
+    rounds: int = 3
+    first_attempts: int = 8
+    """At each level in the first round, by somebody who just runs and jumps."""
+    attempts: int = 4
+    """At each level in the later rounds, by the policy of the round before."""
+    max_steps: int = 100
+    """Of an attempt."""
+    clone: CloneConfig = CloneConfig()
+    """Of the shortest ways of each round."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CloningConfig:
+    """How to learn to act from videos without actions."""
+
+    run: Path = Path("runs/bc")
+    """Folder of what is learnt; the same command goes on where it stopped."""
+    model: str = "coinrun"
+    """World model whose latent actions label the videos: a shipped name, a folder, a hub id."""
+    videos: tuple[Path, ...] = (Path("data/expert/easy"), Path("data/expert/hard"))
+    """Folders of videos, or clip stores."""
+    labelled: tuple[Path, ...] = ()
+    """Clip stores with true actions, of which a few are read; `videos` if none is named."""
+    labels: int = 200
+    """Labelled transitions that the map is learnt from."""
+    map: Literal["dictionary", "effects", "decoder"] = "effects"
+    """From latent to real actions: the paper's dictionary; over effect classes with a prior; or
+    decoded from all that the policy says."""
+    clone: CloneConfig = CloneConfig()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CloningScoreConfig:
+    """What cloned policies are compared on."""
+
+    levels: str = "20000-20999"
+    """First and last level, both included; one episode on each."""
+    difficulties: tuple[str, ...] = ("easy", "hard")
+    labels: tuple[int, ...] = (10, 50, 200, 1_000)
+    """Sizes of the labelled set; beside these, all labels."""
+    draws: int = 10
+    """Labelled sets of each size."""
+    retrained_draws: int = 1
+    """The same, for the methods that train a policy for every labelled set."""
+    retrained_labels: tuple[int, ...] = (200,)
+    """Sizes for those."""
+    expert: Path | None = None
+    """Run of the expert, to compare with."""

@@ -377,7 +377,7 @@ def score(
     return scores
 
 
-def _chosen(agent: BaseAlgorithm, obs: np.ndarray) -> np.ndarray:
+def _chosen(agent: BaseAlgorithm, obs: np.ndarray, worlds: np.ndarray, begin: bool) -> np.ndarray:
     return agent.predict(obs)[0]
 
 

@@ -2,7 +2,7 @@
 
 One episode a level: the first episodes to end in a parallel batch would be the short ones.
 
-Shapes: B worlds, L levels.
+Shapes: B worlds, L levels, T steps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
@@ -21,8 +21,18 @@ from genie_env.envs import coinrun
 from genie_env.envs.coinrun import CoinRunVectorEnv, level_starts
 from training.evaluation.sections import Estimate, bootstrap
 
-Act = Callable[[np.ndarray], np.ndarray]
-"""Observations (B, ...) to actions (B,)."""
+
+class Act(Protocol):
+    """Somebody who plays many worlds at once."""
+
+    def __call__(self, obs: Any, worlds: np.ndarray, begin: bool) -> np.ndarray:
+        """Observations (B, ...) of the worlds still under way, which worlds those are, int64 (B,),
+        and whether all of them begin their level now, to actions (B,)."""
+
+
+Ways = list[np.ndarray | None]
+"""Of each level the actions that led to the coin; None where it was not reached."""
+MAX_STEPS = coinrun.MAX_ENGINE_STEPS
 
 
 @dataclass(frozen=True)
@@ -39,44 +49,69 @@ class Levels:
         return cls(look, difficulty, first, level_starts(look, difficulty, first, count))
 
 
-def solved(
-    act: Act, make_env: Callable[[int], VecEnv], levels: Levels, at_once: int = 250, what: str = ""
-) -> np.ndarray:
-    """Whether the policy reaches the coin of each level, bool (L,).
+def play(
+    act: Act,
+    make_env: Callable[[int], VecEnv],
+    levels: Levels,
+    at_once: int = 250,
+    what: str = "",
+    max_steps: int = MAX_STEPS,
+    give_up: float = 0.0,
+) -> Ways:
+    """One episode on each level.
 
     make_env: number of worlds to a VecEnv of the real game, of the levels' look and difficulty,
-    whose infos hold `success` at an episode's end.
+    whose infos hold `success` at an episode's end. max_steps: episodes that take longer have
+    failed, as have those still under way when no more than the share `give_up` of a group is.
     """
     at_once = min(at_once, len(levels.states))
     env = make_env(at_once)
-    won: list[bool] = []
-    with tqdm(total=len(levels.states), desc=what, leave=False) as bar:
-        while len(won) < len(levels.states):
-            some = levels.states[len(won) : len(won) + at_once]
-            # A short last group is filled up with a level that does not count.
-            env.set_options({"states": some + [some[0]] * (at_once - len(some))})
-            obs: Any = env.reset()
-            outcome: dict[int, bool] = {}
-            while any(b not in outcome for b in range(len(some))):
-                obs, _, done_B, infos = env.step(act(obs))
-                for b in np.flatnonzero(done_B):
-                    outcome.setdefault(int(b), bool(infos[b]["success"]))
-                bar.n = len(won) + len(outcome.keys() & set(range(len(some))))
-                bar.refresh()
-            won += [outcome[b] for b in range(len(some))]
-    env.close()
-    return np.array(won)
+    ways: Ways = []
+    try:
+        with tqdm(total=len(levels.states), desc=what, leave=False) as bar:
+            while len(ways) < len(levels.states):
+                some = levels.states[len(ways) : len(ways) + at_once]
+                # A short last group is filled up with a level that does not count.
+                env.set_options({"states": some + [some[0]] * (at_once - len(some))})
+                obs: Any = env.reset()
+                going_B = np.arange(at_once) < len(some)
+                length_B = np.zeros(at_once, np.int64)
+                acted: list[np.ndarray] = []
+                while going_B.mean() > give_up and len(acted) < max_steps:
+                    worlds = np.flatnonzero(going_B)
+                    actions_B = np.zeros(at_once, np.int64)
+                    actions_B[worlds] = act(obs[worlds], worlds, not acted)
+                    acted.append(actions_B)
+                    obs, _, done_B, infos = env.step(actions_B)
+                    for b in np.flatnonzero(done_B & going_B):
+                        length_B[b] = len(acted) * bool(infos[b]["success"])
+                    going_B &= ~done_B
+                    bar.n = len(ways) + len(some) - int(going_B.sum())
+                    bar.refresh()
+                all_TB = np.array(acted)
+                ways += [all_TB[:n, b] if (n := length_B[b]) else None for b in range(len(some))]
+    finally:
+        env.close()
+    return ways
+
+
+def solved(
+    act: Act, make_env: Callable[[int], VecEnv], levels: Levels, at_once: int = 250, what: str = ""
+) -> np.ndarray:
+    """Whether each level's coin is reached in one episode, bool (L,). Arguments as of `play`."""
+    ways = play(act, make_env, levels, at_once, what)
+    return np.array([way is not None for way in ways])
 
 
 def button_policies(seed: int = 0) -> dict[str, tuple[int, Act]]:
     """What needs no learning: name -> (engine steps that a button is held, policy)."""
     rng = np.random.default_rng(seed)
 
-    def uniform(obs: np.ndarray) -> np.ndarray:
-        return rng.integers(coinrun.NUM_ACTIONS, size=len(obs))
+    def uniform(obs: np.ndarray, worlds: np.ndarray, begin: bool) -> np.ndarray:
+        return rng.integers(coinrun.NUM_ACTIONS, size=len(worlds))
 
-    def right_jump(obs: np.ndarray) -> np.ndarray:
-        return np.full(len(obs), coinrun.RIGHT_JUMP)
+    def right_jump(obs: np.ndarray, worlds: np.ndarray, begin: bool) -> np.ndarray:
+        return np.full(len(worlds), coinrun.RIGHT_JUMP)
 
     return {
         "uniform random": (1, uniform),
@@ -90,7 +125,7 @@ def score_buttons(levels: Levels, seed: int = 0) -> dict[str, np.ndarray]:
     return {
         name: solved(
             act,
-            partial(_frames_env, levels, held),
+            partial(frames_env, levels, held),
             levels,
             what=name,
         )
@@ -98,7 +133,8 @@ def score_buttons(levels: Levels, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def _frames_env(levels: Levels, frame_skip: int, num_envs: int) -> VecEnv:
+def frames_env(levels: Levels, frame_skip: int, num_envs: int) -> VecEnv:
+    """The real game, seen as frames."""
     return SB3VecEnv(
         CoinRunVectorEnv(num_envs, levels.look, levels.difficulty, frame_skip=frame_skip)
     )

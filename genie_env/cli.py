@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from gymnasium.error import Error as GymnasiumError
 
-from agents.config import DreamConfig
+from agents.config import CloningConfig, CloningScoreConfig, DreamConfig, ExpertConfig
 from training.data.collect import CollectConfig
 from training.evaluation.config import EvaluationConfig
 
@@ -165,6 +165,44 @@ def dream(
             print(f"dream and reality side by side: {dreams.film_side_by_side(run)}")
 
 
+def behaviour(
+    what: tyro.conf.Positional[Literal["expert", "clone", "eval"]],
+    config: CloningConfig,
+    expert: ExpertConfig,
+    score: CloningScoreConfig,
+    demonstrations: Path = Path("data/expert"),
+) -> None:
+    """Learn to act in the real game from videos without actions, and a few labels.
+
+    Every step goes on where it stopped.
+
+    Args:
+        what: `expert`: find an expert of the real game and record its videos. `clone`: label
+            videos with latent actions, clone a policy from them, and map those to real actions.
+            `eval`: compare it, in the real game, with everything that it is not.
+        config: What is learnt from, and how.
+        expert: How the expert is found.
+        score: What is compared.
+        demonstrations: For `expert`: where its videos go, a clip store for each difficulty.
+    """
+    if what == "expert":
+        from agents.expert import record_expert, train_expert
+
+        train_expert(expert)
+        record_expert(expert.run, demonstrations)
+    elif what == "clone":
+        from agents.latent_bc.learn import learn
+
+        learn(config)
+        print(f"{config.run / 'policy'}; now: genie bc eval --config.run {config.run}")
+    else:
+        from agents.latent_bc.evaluate import evaluate as compare
+        from agents.latent_bc.evaluate import report
+
+        print(report(compare(config, score)))
+        print(f"the curves: {config.run / 'score.png'}")
+
+
 def play(
     prompt: str | None = None,
     model: str = "coinrun-plain",
@@ -239,6 +277,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval": evaluate,
     "dream": dream,
+    "bc": behaviour,
     "play": play,
 }
 

@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from genie_env.world_model.allocator import keep_freed_memory
 from genie_env.world_model.transformer import STTransformer
-from training.data.clip_store import ClipStore
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,22 @@ class LoopConfig:
     """Save and stop after this long, to be resumed by the same command."""
 
 
-class Stage(Protocol):
-    """What can be trained: a module that takes uint8 clips and gives a loss."""
+class Clips(Protocol):
+    """What can be trained on: a `ClipStore`, or one with more to say of its clips."""
 
-    def __call__(self, frames_BTHWC: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def __len__(self) -> int: ...
+
+    def batch(self, indices_B: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What the stage is called with, stacked over clips; first of all the uint8 frames
+        (B, T, H, W, C)."""
+
+
+class Stage(Protocol):
+    """What can be trained: a module that takes a batch of `Clips` and gives a loss."""
+
+    def __call__(
+        self, frames_BTHWC: Tensor, *more: Tensor, progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Scalar loss and detached metrics. `progress`: share of the run that is done, 0 to 1."""
 
     def summarize(self, metrics: dict[str, Tensor]) -> dict[str, float]:
@@ -145,8 +156,8 @@ def train(
     stage: Any,
     config: LoopConfig,
     run_dir: str | Path,
-    train_store: ClipStore,
-    validation_store: ClipStore | None = None,
+    train_store: Clips,
+    validation_store: Clips | None = None,
 ) -> None:
     """Train `stage`, a module that is a `Stage`, in place to `config.steps`.
 
@@ -198,9 +209,11 @@ def train(
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, progress.step)
-            frames = _load(train_store, config, progress.step, accelerator)
+            indices = batch_indices(config.seed, progress.step, config.batch_size, len(train_store))
+            mine = indices[accelerator.process_index :: accelerator.num_processes]
+            batch = _load(train_store, mine, accelerator)
             with accelerator.autocast():
-                loss, metrics = model(frames, progress.step / config.steps)
+                loss, metrics = model(*batch, progress=progress.step / config.steps)
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             for optimizer in optimizers:
@@ -254,7 +267,7 @@ def train(
 
 @torch.no_grad()
 def validate(
-    stage: Any, config: LoopConfig, store: ClipStore, accelerator: Accelerator, step: int
+    stage: Any, config: LoopConfig, store: Clips, accelerator: Accelerator, step: int
 ) -> dict[str, float]:
     """Mean metrics over the same validation clips every time; the training random state is kept."""
     stage.eval()
@@ -263,9 +276,10 @@ def validate(
         torch.manual_seed(0)
         for batch in range(config.validation_batches):
             indices = batch_indices(123, batch, config.batch_size, len(store))
-            frames = torch.from_numpy(store.clips(indices)).to(accelerator.device)
             with accelerator.autocast():
-                loss, metrics = stage(frames, step / config.steps)
+                loss, metrics = stage(
+                    *_load(store, indices, accelerator), progress=step / config.steps
+                )
             for key, value in (stage.summarize(metrics) | {"loss": float(loss)}).items():
                 sums[key] = sums.get(key, 0.0) + value / config.validation_batches
     stage.train()
@@ -278,10 +292,11 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def _load(store: ClipStore, config: LoopConfig, step: int, accelerator: Accelerator) -> Tensor:
-    indices = batch_indices(config.seed, step, config.batch_size, len(store))
-    mine = indices[accelerator.process_index :: accelerator.num_processes]
-    return torch.from_numpy(store.clips(mine)).to(accelerator.device, non_blocking=True)
+def _load(store: Clips, indices_B: np.ndarray, accelerator: Accelerator) -> list[Tensor]:
+    return [
+        torch.from_numpy(array).to(accelerator.device, non_blocking=True)
+        for array in store.batch(indices_B)
+    ]
 
 
 def _any_process(accelerator: Accelerator, *wishes: bool) -> list[bool]:

@@ -1,14 +1,23 @@
-"""Latent actions to real ones, from a small labelled set (paper, section 3.3).
+"""Latent actions to real ones and back, from a small labelled set (paper, section 3.3).
 
-Shapes: X labelled transitions, K latent actions, A real ones.
+Shapes: X labelled transitions, K latent actions, A = 6 real ones (`PLAIN_BUTTONS`), F features.
 """
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from genie_env.envs import coinrun
 from genie_env.envs.coinrun import PLAIN_BUTTONS
+
+MapKind = Literal["dictionary", "effects", "decoder"]
+MAP_KINDS: tuple[MapKind, ...] = ("dictionary", "effects", "decoder")
 
 
 def plain_button(actions: np.ndarray) -> np.ndarray:
@@ -22,6 +31,13 @@ def plain_button(actions: np.ndarray) -> np.ndarray:
         )
         table[action] = next(same)
     return table[np.asarray(actions)]
+
+
+def plain_button_index(actions: np.ndarray) -> np.ndarray:
+    """Where in `PLAIN_BUTTONS` the one of `plain_button` stands, int64 (...)."""
+    place = np.zeros(coinrun.NUM_ACTIONS, np.int64)
+    place[list(PLAIN_BUTTONS)] = np.arange(len(PLAIN_BUTTONS))
+    return place[plain_button(actions)]
 
 
 def learn_dictionary(codes_X: np.ndarray, actions_X: np.ndarray, num_codes: int) -> np.ndarray:
@@ -52,3 +68,105 @@ def learn_dictionary(codes_X: np.ndarray, actions_X: np.ndarray, num_codes: int)
     likely_AK[count_AK == 0] = 0
     best_K = likely_AK.argmax(0)
     return np.where(count_AK.sum(0) > 0, best_K, count_AK.sum(1).argmax())
+
+
+@dataclass(frozen=True)
+class ActionMap:
+    """What a policy of latent actions presses.
+
+    kind: `dictionary`, the paper's: of a code one of the real actions that were seen with it, drawn
+    as often as they were; `effects`: always the one that best explains the code
+    (`learn_dictionary`); `decoder`: real actions as a linear function of all the policy's
+    log-chances.
+    """
+
+    kind: MapKind
+    weight_KA: np.ndarray
+    """Chances of each code's real actions; of `decoder`, weights."""
+    bias_A: np.ndarray
+
+    def chances(self, logits_BK: np.ndarray, codes_B: np.ndarray) -> np.ndarray:
+        """Of the real actions, (B, A), where a policy with these logits drew these codes."""
+        if self.kind == "decoder":
+            return _softmax(_log_softmax(logits_BK) @ self.weight_KA + self.bias_A)
+        return self.weight_KA[codes_B]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "kind": self.kind,
+            "weight": self.weight_KA.tolist(),
+            "bias": self.bias_A.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, facts: dict[str, object]) -> ActionMap:
+        kind, weight, bias = facts["kind"], facts["weight"], facts["bias"]
+        return cls(kind, np.array(weight), np.array(bias))  # type: ignore[arg-type]
+
+
+def fit_map(
+    kind: MapKind, codes_X: np.ndarray, actions_X: np.ndarray, logits_XK: np.ndarray
+) -> ActionMap:
+    """The map that labelled transitions teach.
+
+    codes_X: their latent actions. actions_X: buttons. logits_XK: the policy's, at their frames.
+    A code that was never seen gets what is commonest among the labels, with a warning.
+
+    Raises ValueError without labels, for arrays that do not fit, or an unknown kind.
+    """
+    num_codes = logits_XK.shape[-1]
+    best_K = plain_button_index(learn_dictionary(codes_X, actions_X, num_codes))
+    buttons_X = plain_button_index(actions_X)
+    num_buttons = len(PLAIN_BUTTONS)
+    bias_A = np.zeros(num_buttons)
+    if kind == "decoder":
+        weight_KA, bias_A = fit_linear(_log_softmax(logits_XK), buttons_X, num_buttons)
+        return ActionMap(kind, weight_KA, bias_A)
+    count_KA = np.zeros((num_codes, num_buttons))
+    np.add.at(count_KA, (np.asarray(codes_X), buttons_X), 1)
+    unseen = np.flatnonzero(count_KA.sum(1) == 0)
+    if len(unseen):
+        warnings.warn(
+            f"no label among {len(buttons_X)} shows the latent actions {unseen.tolist()}: they get "
+            "what is commonest",
+            stacklevel=2,
+        )
+        count_KA[unseen] = count_KA.sum(0)
+    if kind == "effects":
+        return ActionMap(kind, np.eye(num_buttons)[best_K], bias_A)
+    if kind == "dictionary":
+        return ActionMap(kind, count_KA / count_KA.sum(1, keepdims=True), bias_A)
+    raise ValueError(f"unknown map {kind!r}; known: {', '.join(MAP_KINDS)}")
+
+
+def fit_linear(
+    features_XF: np.ndarray, classes_X: np.ndarray, num_classes: int, decay: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Multinomial logistic regression: weights (F, classes) and bias. decay: of the squared
+    weights, beside the sum of the cross-entropies."""
+    x = torch.from_numpy(np.asarray(features_XF, np.float64))
+    y = torch.from_numpy(np.asarray(classes_X))
+    weight = torch.zeros(x.shape[1], num_classes, dtype=x.dtype, requires_grad=True)
+    bias = torch.zeros(num_classes, dtype=x.dtype, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=300, line_search_fn="strong_wolfe", tolerance_grad=1e-5
+    )
+
+    def loss() -> torch.Tensor:
+        solver.zero_grad()
+        value = F.cross_entropy(x @ weight + bias, y, reduction="sum")
+        value = value + decay / 2 * (weight.square().sum() + 1e-2 * bias.square().sum())
+        value.backward()
+        return value
+
+    solver.step(loss)
+    return weight.detach().numpy(), bias.detach().numpy()
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return np.exp(_log_softmax(logits))

@@ -392,6 +392,10 @@ class ClipStore:
             frames_BTHWC[b] = self._frames[shard][start : start + self.clip_frames]
         return frames_BTHWC
 
+    def batch(self, indices_B: Sequence[int] | np.ndarray) -> tuple[np.ndarray, ...]:
+        """As `clips`, the only thing that there is to train on here."""
+        return (self.clips(indices_B),)
+
     def locate(self, index: int) -> tuple[int, int]:
         """Where clip `index` lies: (index into `shards`, first frame in that shard)."""
         if not -len(self) <= index < len(self):
@@ -406,6 +410,10 @@ class ClipStore:
         """All frames of segment `row`, uint8 (length, H, W, 3), read-only and memory-mapped."""
         shard, start, length = self.segments[row]
         return self._frames[shard][start : start + length]
+
+    def shard_frames(self, shard: int) -> np.ndarray:
+        """All frames of shard `shard` (index into `shards`), uint8 (N, H, W, 3), memory-mapped."""
+        return self._frames[shard]
 
     def _open_frames(self) -> None:
         self._frames = [_open_shard(folder, n, self.frame_size) for folder, n in self.shards]

@@ -1,0 +1,128 @@
+"""Behavioural cloning: a policy that does at each frame of a video what was done there.
+
+What was done may be latent actions (the labels that a latent action model gives) or real ones.
+
+Shapes: B clips, T frames, N frames of a shard, A actions, H W pixels, C = 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agents.config import CloneConfig
+from agents.networks import NOT_KNOWN, NetworkConfig, Policy
+from training.data.clip_store import ClipStore
+from training.loop import LoopConfig, train
+
+
+class DecidedClips:
+    """Clips with what was done at each of their frames.
+
+    Args:
+        store: clips of as many frames as the policy sees.
+        actions: int64 (N,) for each shard of the store: what was done at each frame, `NOT_KNOWN`
+            where that is not known. Clips whose last frame is one of those are left out.
+
+    Raises ValueError for actions that are not one a frame, or where none is known.
+    """
+
+    def __init__(self, store: ClipStore, actions: Sequence[np.ndarray]) -> None:
+        self.store, self._actions = store, actions
+        frames = [len(store.shard_frames(shard)) for shard in range(len(store.shards))]
+        given = [len(shard_N) for shard_N in actions]
+        if frames != given:
+            raise ValueError(f"actions for {given} frames a shard; the store has {frames}")
+        last = store.clip_frames - 1
+        known = np.zeros(len(store), bool)
+        for index in range(len(store)):
+            shard, start = store.locate(index)
+            known[index] = actions[shard][start + last] != NOT_KNOWN
+        self._clips = np.flatnonzero(known)
+        if not len(self._clips):
+            raise ValueError(f"no action is known of the {len(store)} clips of {store.paths}")
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def batch(self, indices_B: np.ndarray) -> tuple[np.ndarray, ...]:
+        """uint8 (B, T, H, W, C) and int64 (B, T)."""
+        clips_B = self._clips[indices_B]
+        return self.store.clips(clips_B), self.actions(indices_B)
+
+    def actions(self, indices_B: np.ndarray) -> np.ndarray:
+        """Int64 (B, T)."""
+        rows = []
+        for index in self._clips[indices_B]:
+            shard, start = self.store.locate(int(index))
+            rows.append(self._actions[shard][start : start + self.store.clip_frames])
+        return np.stack(rows).astype(np.int64)
+
+
+class CloneStage(nn.Module):
+    """Cross-entropy of what was done: a stage of `training.loop`."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(
+        self, frames_BTHWC: Tensor, actions_BT: Tensor, progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self.policy(frames_BTHWC, actions_BT).float().flatten(0, 1)
+        target = actions_BT.flatten()
+        loss = F.cross_entropy(logits, target, ignore_index=NOT_KNOWN)
+        known = target != NOT_KNOWN
+        right = (logits.argmax(-1) == target)[known].float().mean()
+        return loss, {"accuracy": right.detach()}
+
+    def summarize(self, metrics: dict[str, Tensor]) -> dict[str, float]:
+        return {name: float(value) for name, value in metrics.items()}
+
+    def parts_to_compile(self) -> list[nn.Module]:
+        return [self.policy.network]
+
+
+def network_of(config: CloneConfig) -> NetworkConfig:
+    return NetworkConfig(config.network, config.channels)
+
+
+def fast(policy: Policy) -> Policy:
+    """To play with: in bf16, which is several times faster where it is not slower."""
+    return policy.to(torch.bfloat16).eval()
+
+
+def clone(
+    config: CloneConfig,
+    num_actions: int,
+    clips: DecidedClips,
+    run: Path,
+    validation: DecidedClips | None = None,
+    start_from: Policy | None = None,
+    network: NetworkConfig | None = None,
+) -> Policy:
+    """A policy trained to do as was done; `run` holds its state and log, and resumes.
+
+    start_from: a policy of the same network whose weights it begins with. network: in place of the
+    config's.
+    """
+    torch.manual_seed(config.seed)
+    policy = Policy(network or network_of(config), num_actions, clips.store.frame_size)
+    if start_from is not None:
+        policy.load_state_dict({k: v.float() for k, v in start_from.state_dict().items()})
+    loop = LoopConfig(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        clip_frames=clips.store.clip_frames,
+        learning_rate=config.learning_rate,
+        warmup_steps=min(100, config.steps // 10),
+        seed=config.seed,
+        validate_every=max(1, config.steps // 10),
+    )
+    train(CloneStage(policy), loop, run, clips, validation)
+    return policy.eval()

@@ -1,0 +1,129 @@
+"""Videos to latent actions: what the frozen latent action model says was done at each frame.
+
+Shapes: T frames of a segment, N frames of a shard, W frames of a window, H W pixels, C = 3, E width
+of a latent action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from agents.networks import NOT_KNOWN
+from genie_env.envs.coinrun import ENGINE_FPS
+from genie_env.world_model import WorldModel
+from training.data.clip_store import ClipStore
+from training.data.videos import import_videos
+
+WINDOW, BEFORE, AT_ONCE = 24, 8, 16
+"""Frames looked at together; those of them that only show the past; windows in a batch."""
+RATE_TOLERANCE = 0.01
+NAMES = ("codes", "latents")
+
+Window = tuple[int, int, int, int]
+"""Shard, first frame that is looked at, first frame that is labelled, end."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Of each shard of a store."""
+
+    codes: list[np.ndarray]
+    """int64 (N,): the latent action between this frame and the next; `NOT_KNOWN` at the last frame
+    of a segment."""
+    latents: list[np.ndarray]
+    """fp32 (N, E): what the codes were chosen by; 0 where there is none."""
+
+
+def open_videos(videos: Path, model: WorldModel, imported: Path) -> ClipStore:
+    """A clip store, or a folder of ordinary videos, which is imported to `imported` first.
+
+    Raises ValueError for frames of another size, or another time between them, than the model's;
+    FileNotFoundError where there is nothing.
+    """
+    config = model.config
+    fps = ENGINE_FPS / config.frame_skip if config.frame_skip else None
+    if not (videos / "meta.json").exists():
+        import_videos(videos, imported, frame_size=config.frame_size, fps=fps)
+        videos = imported
+    store = ClipStore(videos, 1)
+    if store.frame_size != config.frame_size:
+        raise ValueError(
+            f"{videos} has frames of {store.frame_size} pixels a side, this model's have "
+            f"{config.frame_size}: import the videos with --frame-size {config.frame_size}"
+        )
+    found = store.meta["fps"]
+    if fps and found and abs(found - fps) > RATE_TOLERANCE * fps:
+        raise ValueError(
+            f"{videos} has {found:g} frames a second, this model learnt from {fps:g}: the same "
+            f"action looks different; import the videos with --fps {fps:g}"
+        )
+    return store
+
+
+def label(model: WorldModel, store: ClipStore, out: Path | None = None) -> Labels:
+    """What the model's latent action model says of every frame of the store.
+
+    Every code is read with all of its segment before it in view, as far as the model looks back.
+    out: file (.npz) that the labels are written to, and read from where it is there already.
+
+    Raises ValueError for a file of another store.
+    """
+    sizes = [len(store.shard_frames(shard)) for shard in range(len(store.shards))]
+    if out is not None and out.exists():
+        with np.load(out) as saved:
+            read = Labels(
+                *([saved[f"{name}-{shard}"] for shard in range(len(saved) // 2)] for name in NAMES)
+            )
+        if [len(codes_N) for codes_N in read.codes] != sizes:
+            raise ValueError(f"{out} holds labels of another video than {store.paths}")
+        return read
+    width = model.latent_actions.quantizer.latent_dim
+    codes = [np.full(size, NOT_KNOWN) for size in sizes]
+    latents = [np.zeros((size, width), np.float32) for size in sizes]
+    for batch in _batches(list(_windows(store))):
+        clips = np.stack([_padded(store, *window) for window in batch])
+        with torch.no_grad():
+            actions = model.latent_actions(torch.from_numpy(clips).to(model.device))
+        codes_BM = actions.codes.cpu().numpy()
+        latents_BME = actions.latents.float().cpu().numpy()
+        for row, (shard, start, first, end) in enumerate(batch):
+            # Transition m of the window lies between its frames m and m + 1.
+            inside = slice(first - start, end - 1 - start)
+            codes[shard][first : end - 1] = codes_BM[row, inside]
+            latents[shard][first : end - 1] = latents_BME[row, inside]
+    labels = Labels(codes, latents)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = out.with_suffix(".partial.npz")
+        columns = zip(NAMES, (codes, latents), strict=True)
+        np.savez(partial, **{f"{n}-{i}": a for n, rows in columns for i, a in enumerate(rows)})
+        partial.rename(out)
+    return labels
+
+
+def _windows(store: ClipStore) -> Iterator[Window]:
+    for shard, start, length in store.segments.tolist():
+        end = start + length
+        first = start
+        while first < end - 1:
+            look = max(start, first - BEFORE)
+            stop = min(end, look + WINDOW)
+            yield shard, look, first, stop
+            first = stop - 1
+
+
+def _batches(windows: list[Window]) -> Iterator[list[Window]]:
+    for first in tqdm(range(0, len(windows), AT_ONCE), desc="label", leave=False):
+        yield windows[first : first + AT_ONCE]
+
+
+def _padded(store: ClipStore, shard: int, start: int, first: int, end: int) -> np.ndarray:
+    """uint8 (W, H, W, C). The last frame is repeated: nothing looks ahead."""
+    frames = store.shard_frames(shard)
+    return frames[np.minimum(np.arange(start, start + WINDOW), end - 1)]
