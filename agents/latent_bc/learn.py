@@ -15,6 +15,7 @@ import numpy as np
 
 from agents.config import CloningConfig
 from agents.latent_bc.clone import DecidedClips, clone, fast, network_of
+from agents.latent_bc.controller import fit_controller
 from agents.latent_bc.label import Labels, label, open_videos
 from agents.latent_bc.mapping import fit_map, plain_button_index
 from agents.latent_bc.policy import RealPolicy
@@ -39,6 +40,8 @@ class LabelledSet:
     """uint8: the frames at which the actions were taken."""
     codes_X: np.ndarray
     """int64: their latent actions."""
+    before_XE: np.ndarray
+    """fp32: the continuous latent action of the transition before; 0 where there is none."""
     actions_X: np.ndarray
     """int64: their buttons, of the engine's 15."""
     places: list[tuple[int, int, int]]
@@ -132,6 +135,8 @@ class Lesson:
         return LabelledSet(
             np.stack([footage[f].store.shard_frames(s)[n] for f, s, n in places]),
             np.array([footage[f].labels.codes[s][n] for f, s, n in places]),
+            # At the last frame of a segment the latent is 0, and so before the first of the next.
+            np.stack([footage[f].labels.latents[s][n - 1] * (n > 0) for f, s, n in places]),
             np.array([actions[f][s][n] for f, s, n in places], np.int64),
             places,
         )
@@ -144,13 +149,16 @@ def logits_at(policy: Policy, frames_XHWC: np.ndarray, at_once: int = 256) -> np
 
 
 def learn(config: CloningConfig) -> RealPolicy:
-    """Label, clone, map; ends with the policy in `config.run / "policy"`."""
+    """Label, clone, map; ends with the policy in `config.run / "policy"`, and with it
+    `controller.npz`, the way back from real to latent actions."""
     lesson = Lesson(config)
     policy = lesson.latent_policy()
     some = lesson.draw_labelled(config.labels, config.seed)
     found = fit_map(config.map, some.codes_X, some.actions_X, logits_at(policy, some.frames_XHWC))
     real = RealPolicy(policy, found, config.seed)
     real.save(config.run / "policy", {"model": config.model, "labels": config.labels})
+    back = fit_controller(some.actions_X, some.before_XE, some.codes_X, policy.num_actions)
+    back.save(config.run / "policy" / "controller.npz")
     return real
 
 

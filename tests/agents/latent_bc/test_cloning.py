@@ -3,13 +3,16 @@
 import warnings
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
+import genie_env  # noqa: F401  (registers GenieEnv-v0)
 from agents.config import CloneConfig, CloningConfig, CloningScoreConfig, ExpertConfig
 from agents.expert import attempt, record, record_expert, runner, shorter, train_expert, walk
 from agents.latent_bc.clone import DecidedClips, clone
+from agents.latent_bc.controller import Controller, RealActionWrapper, fit_controller
 from agents.latent_bc.evaluate import _ahead, evaluate
 from agents.latent_bc.label import label, open_videos
 from agents.latent_bc.learn import Lesson, learn, logits_at
@@ -253,6 +256,7 @@ def test_learn_score_and_go_on(demonstrations, tmp_path):
     assert policy.predict(obs[0])[0] in PLAIN_BUTTONS
     with pytest.raises(ValueError, match="accepted"):
         policy.predict(np.zeros((2, 32, 32, 3), np.uint8))
+    assert Controller.load(config.run / "policy" / "controller.npz").bias_K.shape == (8,)
 
     score = CloningScoreConfig(
         "10000-10003", ("easy",), labels=(5, 20), draws=2, retrained_labels=(20,)
@@ -326,3 +330,39 @@ def test_clips_whose_action_nobody_knows_are_left_out(demonstrations):
         DecidedClips(store, [np.full(frames, NOT_KNOWN)])
     with pytest.raises(ValueError, match="the store has"):
         DecidedClips(store, [actions[:-1]])
+
+
+def test_a_button_means_another_code_in_another_situation():
+    rng = np.random.default_rng(0)
+    actions = rng.choice([LEFT, RIGHT], 300)
+    flying = rng.choice([-1.0, 1.0], 300)
+    codes = np.where(flying > 0, 2, (actions == RIGHT).astype(int))
+    before_XE = np.stack((flying, rng.normal(size=300)), 1)
+    controller = fit_controller(actions, before_XE, codes, 4)
+    assert (controller.codes(actions, before_XE) == codes).mean() > 0.98
+    with pytest.raises(ValueError, match="no labelled transition"):
+        fit_controller(actions[:0], before_XE[:0], codes[:0], 4)
+
+
+def test_a_dream_is_driven_by_real_buttons(tiny_model):
+    width = tiny_model.latent_actions.quantizer.latent_dim
+    num_codes, num_features = tiny_model.config.num_actions, 6 + width + 6 * width
+    weight = np.zeros((num_features, num_codes))
+    # The button alone decides: its place among the six.
+    weight[np.arange(6), np.arange(6)] = 1.0
+    size = tiny_model.config.frame_size
+    prompt = np.zeros((size, size, 3), np.uint8)
+    env = RealActionWrapper(
+        gym.make("GenieEnv-v0", model=tiny_model, prompt=prompt),
+        Controller(weight, np.zeros(num_codes)),
+    )
+    env.reset(seed=0)
+    for button in (LEFT, RIGHT, RIGHT_JUMP):
+        obs, _, _, _, info = env.step(button)
+        assert info["latent_action"] == PLAIN_BUTTONS.index(button)
+        assert env.observation_space.contains(obs)
+    with pytest.raises(ValueError, match="ints from 0 to 14"):
+        env.step(15)
+    env.close()
+    with pytest.raises(TypeError, match="accepted: GenieEnv"):
+        RealActionWrapper(gym.make("CartPole-v1"), Controller(weight, np.zeros(num_codes)))
