@@ -86,8 +86,7 @@ def play(
                     for b in np.flatnonzero(done_B & going_B):
                         length_B[b] = len(acted) * bool(infos[b]["success"])
                     going_B &= ~done_B
-                    bar.n = len(ways) + len(some) - int(going_B.sum())
-                    bar.refresh()
+                    bar.update(len(ways) + len(some) - int(going_B.sum()) - bar.n)
                 all_TB = np.array(acted)
                 ways += [all_TB[:n, b] if (n := length_B[b]) else None for b in range(len(some))]
     finally:
