@@ -56,7 +56,7 @@ class CloneConfig:
     channels: tuple[int, ...] = (16, 32, 32)
     """`impala`: of its sections."""
     steps: int = 3_000
-    batch_size: int = 128
+    batch_size: int = 64
     """Clips; `st-vivit` learns from each of a clip's frames."""
     learning_rate: float = 1e-3
     seed: int = 0

@@ -134,7 +134,7 @@ class Player:
 @dataclass
 class Arguments:
     model: str = "coinrun-plain"
-    prompt: str = "coinrun:20005"
+    prompt: str = "coinrun:20004"
     out: Path = Path("docs/media")
     work: Path = Path("runs/play-tour")
     """Where films, the screen's memory and the keymap go."""
@@ -153,9 +153,11 @@ def main(arguments: Arguments) -> None:
             ["--model", arguments.model, "--prompt", arguments.prompt, "--seed", "0",
              "--out", str(arguments.work)],
         )  # fmt: skip
-        screen.hold("Right", 1.0 * slow)
+        screen.act("keydown", "Right")
+        screen.hold("Up", 1.0 * slow)
+        screen.act("keyup", "Right")
         player.picture().save(arguments.out / "play.png")
-        player.press("b", pause=1.5 * slow)
+        player.press("b", pause=3.0 * slow)
         player.picture().save(arguments.out / "play_branch.png")
         player.press("Escape", "g", "u")
         screen.hold("Right", 0.5 * slow)

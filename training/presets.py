@@ -128,7 +128,7 @@ def coinrun_plain() -> Experiment:
         ),
         # Chosen on validation levels: a model this small needs a cool head to keep its levels
         # together. To train agents in, ask for 1.
-        sampling=SamplingConfig(steps=2, temperature=0.5),
+        sampling=SamplingConfig(steps=2, temperature=0.25),
     )
 
 
