@@ -110,8 +110,9 @@ def test_each_level_is_played_once_whatever_the_batch():
     def make_env(num_envs):
         return SB3VecEnv(CoinRunVectorEnv(num_envs, "plain", "easy"))
 
-    def right_jump(obs):
-        return np.full(len(obs), coinrun.RIGHT_JUMP)
+    def right_jump(obs, worlds, begin):
+        assert len(obs) == len(worlds)
+        return np.full(len(worlds), coinrun.RIGHT_JUMP)
 
     whole = solved(right_jump, make_env, levels)
     assert (solved(right_jump, make_env, levels, at_once=3) == whole).all()
