@@ -153,8 +153,9 @@ def main(arguments: Arguments) -> None:
             ["--model", arguments.model, "--prompt", arguments.prompt, "--seed", "0",
              "--out", str(arguments.work)],
         )  # fmt: skip
-        screen.act("keydown", "Right")
-        screen.hold("Up", 1.0 * slow)
+        # The world has run on meanwhile: to its start again, and off.
+        screen.act("keydown", "Right", "key", "r")
+        screen.hold("Up", 0.1 * slow)
         screen.act("keyup", "Right")
         player.picture().save(arguments.out / "play.png")
         player.press("b", pause=3.0 * slow)

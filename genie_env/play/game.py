@@ -32,6 +32,8 @@ BRANCH_STEPS = 4
 """For which each action is held in the strip of futures."""
 MESSAGE_SECONDS = 4.0
 IDLE_SECONDS = 0.25
+JOB_SECONDS = 0.05
+"""At most so long asleep while a job runs: its end and every key wake a window anyway."""
 
 Mode = Literal["play", "branch", "paint", "remap"]
 
@@ -126,6 +128,8 @@ class Game:
         self._brush: tuple[float, float] | None = None
         self._due = self._message_until = 0.0
         self.running = True
+        self.job_done: Callable[[], None] = lambda: None
+        """Called from the job's thread: time to `tick` again."""
         temperature, maskgit_steps = session.sample_with()
         self.shown = Shown(
             self._executor.submit(session.start, seed=seed).result(),
@@ -223,8 +227,10 @@ class Game:
 
     def wait(self) -> float:
         """Seconds for which nothing will happen by itself: how long a window may sleep."""
-        if self._job is not None or self._queue:
-            return 0.002
+        if self._job is not None:
+            return JOB_SECONDS
+        if self._queue:
+            return 0.0
         if self._rewinding() or self._plays():
             return max(0.0, self._due - self._clock())
         return IDLE_SECONDS
@@ -539,7 +545,9 @@ class Game:
         self._queue.append(Job(run, then, failed, must))
 
     def _submit(self, job: Job) -> None:
-        self._job = job, self._executor.submit(job.run)
+        future = self._executor.submit(job.run)
+        self._job = job, future
+        future.add_done_callback(lambda _: self.job_done())
 
     def _finish(self, job: Job, future: Future[Any]) -> None:
         self._job = None

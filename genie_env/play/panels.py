@@ -145,7 +145,7 @@ def _draw_status(surface: pygame.Surface, area: pygame.Rect, shown: Shown, title
     lines = (
         f"{shown.fps:.1f} frames/s {budget}   model {view.step_ms:.0f} ms",
         f"step {view.number}   reward {view.score:g}   "
-        f"temperature {shown.temperature:g}   MaskGIT steps {shown.maskgit_steps}",
+        f"temp. {shown.temperature:g}   MaskGIT steps {shown.maskgit_steps}",
     )
     for number, line in enumerate(lines):
         text = _fit(line, area.width, 14)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import pygame
 
 from genie_env.play.game import Game
 from genie_env.play.panels import Layout, draw
 
-POLL_SECONDS = 0.004
-"""How long a key may wait at most while the world is stepping."""
+JOB_DONE = pygame.event.custom_type()
 NO_SCREEN = frozenset({"offscreen", "dummy", "evdev"})
 """SDL's drivers without a window: right where asked for, else a game that nobody sees."""
 LEFT_BUTTON, RIGHT_BUTTON = 1, 3
@@ -61,14 +61,16 @@ class Window:
 
     def run(self) -> None:
         """Until the player quits. The game is closed then, whatever happens."""
+        self.game.job_done = self._wake
         try:
             changed = True
             while self.game.running:
                 if changed:
                     self.draw()
                 # Sleeps where nothing happens; wakes at once for a key.
-                wait = max(POLL_SECONDS, self.game.wait())
-                changed = self._handle(pygame.event.wait(round(1000 * wait)))
+                # pygame takes 0 milliseconds for ever.
+                wait = max(1, round(1000 * self.game.wait()))
+                changed = self._handle(pygame.event.wait(wait))
                 for event in pygame.event.get():
                     changed |= self._handle(event)
                 changed |= self.game.tick()
@@ -76,6 +78,11 @@ class Window:
             # The window first: writing a long film takes seconds.
             pygame.display.quit()
             self.game.close()
+
+    def _wake(self) -> None:
+        # A full queue or a window just closed: the loop looks by itself soon, or no longer.
+        with suppress(pygame.error):
+            pygame.event.post(pygame.event.Event(JOB_DONE))
 
     def draw(self) -> None:
         game = self.game
