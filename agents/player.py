@@ -14,6 +14,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.dream import read_about
+from agents.networks import Past, Policy, draw
 from genie_env.world_model import WorldModel
 
 
@@ -22,13 +23,17 @@ def load_player(
 ) -> Callable[[np.ndarray], int]:
     """A function of the last frames of an episode, uint8 (T, H, W, 3), that names a latent action.
 
-    path: folder of a `genie dream train` of latent actions, or an SB3 PPO on single frames (.zip).
+    path: folder of a `genie dream train` of latent actions, of a `genie bc clone`, or an SB3 PPO on
+    single frames (.zip).
     The frames are seen as those of the real game are. seed: of what the agent draws.
 
     Raises FileNotFoundError where there is no agent; ValueError for one of real actions, of another
     number of them or of other observations than this model's.
     """
     config = model.config
+    cloned = next((f for f in (path / "latent", path) if (f / "policy.json").exists()), None)
+    if cloned is not None:
+        return _clone_player(Policy.load(cloned), cloned, model, seed)
     if path.is_dir():
         trained = read_about(path)
         agent = PPO.load(path / "agent.zip", device="cpu")
@@ -42,13 +47,40 @@ def load_player(
         )
     if not path.exists():
         raise FileNotFoundError(
-            f"no agent {path}; accepted: a folder of `genie dream train`, a .zip"
+            f"no agent {path}; accepted: a folder of `genie dream train` or `genie bc clone`, or a "
+            ".zip"
         )
     agent = PPO.load(path, device="cpu")
     size = config.frame_size
     _check(agent, model, path, [(size, size, 3), (3, size, size)])
     agent.set_random_seed(seed)
     return lambda frames_THWC: _choose(agent, frames_THWC[-1])
+
+
+def _clone_player(
+    policy: Policy, path: Path, model: WorldModel, seed: int | None
+) -> Callable[[np.ndarray], int]:
+    config = model.config
+    seen, shown = (
+        (policy.num_actions, policy.frame_size),
+        (config.num_actions, config.frame_size),
+    )
+    if seen != shown:
+        raise ValueError(
+            f"the policy of {path} has (actions, pixels a side) {seen}, this world {shown}"
+        )
+    rng = np.random.default_rng(seed)
+
+    def play(frames_THWC: np.ndarray) -> int:
+        # What was done at those frames may have been somebody else's doing: it is not told.
+        first, *later = (frame[None] for frame in frames_THWC[-policy.config.num_frames :])
+        past = Past.of(first, policy.config.num_frames)
+        for frame_1HWC in later[:-1]:
+            past = past.seen(frame_1HWC, None)
+        logits_1K, _ = policy.logits((later or [first])[-1], past)
+        return int(draw(logits_1K, rng)[0])
+
+    return play
 
 
 def _check(

@@ -223,8 +223,8 @@ def play(
         prompt: What to start from: an image, a video, coinrun:LEVEL (then the real game can be
             shown beside it); one of the model's own starts if not given.
         model: Name of a shipped checkpoint, a folder, or a hub id.
-        agent: Who plays until a key is pressed: the folder of a `genie dream train`, or a saved SB3
-            policy on frames (.zip).
+        agent: Who plays until a key is pressed: the folder of a `genie dream train` or a `genie bc
+            clone`, or a saved SB3 policy on frames (.zip).
         speed: Steps a second to aim at; as fast as the model can if not given.
         temperature: Of the sampling; the model's own if not given.
         maskgit_steps: The same.

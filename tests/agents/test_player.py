@@ -5,6 +5,7 @@ import pytest
 from stable_baselines3 import PPO
 
 import genie_env  # noqa: F401  (registers GenieEnv-v0)
+from agents.networks import NetworkConfig, Policy
 from agents.player import load_player
 from genie_env.envs.single import GenieEnv
 
@@ -50,6 +51,24 @@ def test_an_agent_of_the_dream_sees_the_stack_that_it_was_trained_on(
     assert not seen[1][..., : 2 * latents[1]].any() and seen[1][..., 2 * latents[1] :].any()
 
 
+@pytest.mark.parametrize("kind", ["impala", "st-vivit"])
+def test_a_clone_sees_the_frames_that_it_was_trained_on(
+    kind, tiny_model, frames, tmp_path, monkeypatch
+):
+    size, num_actions = tiny_model.config.frame_size, tiny_model.config.num_actions
+    policy = Policy(NetworkConfig(kind, channels=(4,)), num_actions, size)
+    policy.save(tmp_path / "latent")
+    play = load_player(tmp_path, tiny_model, seed=0)
+    assert {play(frames) for _ in range(40)} <= set(range(num_actions))
+    seen = []
+    forward = Policy.forward
+    monkeypatch.setattr(Policy, "forward", lambda *a: (seen.append(a[1]), forward(*a))[1])
+    play(frames), play(frames[:2])
+    count = policy.config.num_frames
+    assert (seen[0][0].numpy() == frames[-count:]).all()
+    assert (seen[1][0].numpy() == frames[[0, 0, 0, 1][-count:]]).all()
+
+
 def test_agents_that_cannot_play_here(tiny_model, tmp_path):
     import gymnasium as gym
 
@@ -67,3 +86,6 @@ def test_agents_that_cannot_play_here(tiny_model, tmp_path):
     PPO("MlpPolicy", small, n_steps=8, batch_size=8).save(tmp_path / "small.zip")
     with pytest.raises(ValueError, match=r"sees .*16, 16.*; accepted .* \(64, 64, 3\)"):
         load_player(tmp_path / "small.zip", tiny_model)
+    Policy(NetworkConfig(channels=(4,)), 3).save(tmp_path / "clone")
+    with pytest.raises(ValueError, match=r"\(3, 64\), this world"):
+        load_player(tmp_path / "clone", tiny_model)
