@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,16 @@ class CloningScoreConfig:
     """Sizes for those."""
     expert: Path | None = None
     """Run of the expert, to compare with."""
+
+
+def remember(config: Any, path: Path, apart: Sequence[str]) -> None:
+    """Write a dataclass beside its run (its folder is made); the fields `apart` may change.
+
+    Raises ValueError where the run began with another one.
+    """
+    written = {key: value for key, value in asdict(config).items() if key not in apart}
+    text = json.dumps(written, indent=2, default=str) + "\n"
+    if path.exists() and json.loads(path.read_text()) != json.loads(text):
+        raise ValueError(f"{path.parent} was begun with another config (see {path})")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)

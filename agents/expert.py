@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import dacite
 import numpy as np
 
-from agents.config import ExpertConfig
-from agents.latent_bc.clone import DecidedClips, clone, fast, network_of
-from agents.latent_bc.mapping import plain_button_index
+from agents.config import ExpertConfig, remember
+from agents.latent_bc.clone import DecidedClips, clone, fast, network_of, true_buttons
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import Policy
 from agents.score import Act, Levels, Ways, frames_env, play
@@ -32,7 +31,6 @@ from training.data.clip_store import (
     ClipStore,
     ClipWriter,
     list_shards,
-    load_labels,
     write_meta,
 )
 from training.data.collect import VALIDATION_LEVELS
@@ -153,14 +151,7 @@ def train_expert(config: ExpertConfig) -> Policy:
 
     Raises ValueError for a run of another config, ImportError without the engine.
     """
-    config.run.mkdir(parents=True, exist_ok=True)
-    written = {k: v for k, v in asdict(config).items() if k not in ("run", "rounds")}
-    path = config.run / "expert.json"
-    as_json = json.loads(json.dumps(written, default=str))
-    if path.exists() and json.loads(path.read_text()) != as_json:
-        raise ValueError(f"{config.run} holds an expert of another config (see {path})")
-    path.write_text(json.dumps(as_json, indent=2) + "\n")
-
+    remember(config, config.run / "expert.json", apart=("run", "rounds"))
     levels = {difficulty: _levels(config, difficulty) for difficulty in config.difficulties}
     policy: Policy | None = None
     for number in range(config.rounds):
@@ -210,8 +201,7 @@ def _learn(
     if (folder / "policy.json").exists():
         return fast(Policy.load(folder))
     store = ClipStore(list(stores), network_of(config.clone).num_frames)
-    pressed = [plain_button_index(load_labels(*shard).actions) for shard in store.shards]
-    clips = DecidedClips(store, pressed)
+    clips = DecidedClips(store, true_buttons(store))
     policy = clone(config.clone, len(PLAIN_BUTTONS), clips, folder / "clone", start_from=before)
     policy.save(folder)
     return fast(policy)

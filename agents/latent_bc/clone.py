@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agents.config import CloneConfig
+from agents.latent_bc.mapping import plain_button_index
 from agents.networks import NOT_KNOWN, NetworkConfig, Policy
-from training.data.clip_store import ClipStore
+from training.data.clip_store import ClipStore, load_labels
 from training.loop import LoopConfig, train
 
 
@@ -90,6 +91,11 @@ class CloneStage(nn.Module):
 
 def network_of(config: CloneConfig) -> NetworkConfig:
     return NetworkConfig(config.network, config.channels)
+
+
+def true_buttons(store: ClipStore) -> list[np.ndarray]:
+    """Which of `PLAIN_BUTTONS` was pressed at each frame of each shard, int64 (N,)."""
+    return [plain_button_index(load_labels(*shard).actions) for shard in store.shards]
 
 
 def fast(policy: Policy) -> Policy:

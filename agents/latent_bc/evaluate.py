@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from agents.config import CloningConfig, CloningScoreConfig
-from agents.latent_bc.clone import DecidedClips, clone, fast
-from agents.latent_bc.learn import LabelledSet, Lesson, logits_at, true_buttons
+from agents.latent_bc.clone import DecidedClips, clone, fast, true_buttons
+from agents.latent_bc.learn import LabelledSet, Lesson, logits_at
 from agents.latent_bc.mapping import MAP_KINDS, fit_linear, fit_map, plain_button_index
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, NetworkConfig, Policy
@@ -164,7 +164,7 @@ def _name(size: int | None) -> str:
 
 def oracle_clone(lesson: Lesson, run: Path) -> Policy:
     """Cloned from what was truly done in every frame of the videos."""
-    clips = lesson.clips([true_buttons(footage) for footage in lesson.footage])
+    clips = lesson.clips([true_buttons(footage.store) for footage in lesson.footage])
     return clone(lesson.config.clone, NUM_BUTTONS, clips, run)
 
 
@@ -208,37 +208,33 @@ def _ahead(latents_NE: np.ndarray, codes_N: np.ndarray) -> np.ndarray:
 
 def labels_alone(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
     """Cloned from the labelled frames and nothing else."""
-    known = [
-        [np.full(len(codes_N), NOT_KNOWN) for codes_N in footage.labels.codes]
-        for footage in lesson.labelled
-    ]
-    buttons_X = plain_button_index(some.actions_X)
-    for (f, s, n), button in zip(some.places, buttons_X, strict=True):
-        known[f][s][n] = button
-    store = ClipStore([footage.store.paths[0] for footage in lesson.labelled], 1)
-    clips = DecidedClips(store, [shard_N for shards in known for shard_N in shards])
     config = replace(lesson.config.clone, network="impala")
-    return clone(replace(config, steps=min(config.steps, FEW_STEPS)), NUM_BUTTONS, clips, run)
+    config = replace(config, steps=min(config.steps, FEW_STEPS))
+    return clone(config, NUM_BUTTONS, _labelled_clips(lesson, some, 1), run)
 
 
 def inverse_dynamics(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
     """A network learns from the labelled pairs of frames what was done between two, labels the
     videos, and those are cloned: what a latent action model must beat."""
-    known = [
-        [np.full(len(codes_N), NOT_KNOWN) for codes_N in footage.labels.codes]
-        for footage in lesson.labelled
-    ]
-    for (f, s, n), button in zip(some.places, plain_button_index(some.actions_X), strict=True):
-        # At the later frame of the pair: a policy sees that one, and the one before it.
-        known[f][s][n + 1] = button
-    pairs = ClipStore([footage.store.paths[0] for footage in lesson.labelled], 2)
-    clips = DecidedClips(pairs, [shard_N for shards in known for shard_N in shards])
-    between = _Pairs(lesson, clips, run.with_name("pairs"))
+    # The action stands at the later frame of a pair: a policy sees that one and the one before it.
+    between = _Pairs(lesson, _labelled_clips(lesson, some, 2), run.with_name("pairs"))
     done = [
         [between.done(footage.store, s, codes_N) for s, codes_N in enumerate(footage.labels.codes)]
         for footage in lesson.footage
     ]
     return clone(lesson.config.clone, NUM_BUTTONS, lesson.clips(done), run)
+
+
+def _labelled_clips(lesson: Lesson, some: LabelledSet, num_frames: int) -> DecidedClips:
+    """Clips that begin at the labelled frames, with the button at their last frame; no others."""
+    known = [
+        [np.full(len(codes_N), NOT_KNOWN) for codes_N in footage.labels.codes]
+        for footage in lesson.labelled
+    ]
+    for (f, s, n), button in zip(some.places, plain_button_index(some.actions_X), strict=True):
+        known[f][s][n + num_frames - 1] = button
+    store = ClipStore([footage.store.paths[0] for footage in lesson.labelled], num_frames)
+    return DecidedClips(store, [shard_N for shards in known for shard_N in shards])
 
 
 class _Pairs:

@@ -5,19 +5,18 @@ Shapes: N frames of a shard, X labelled transitions, K latent actions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from agents.config import CloningConfig
+from agents.config import CloningConfig, remember
 from agents.latent_bc.clone import DecidedClips, clone, fast, network_of
 from agents.latent_bc.controller import fit_controller
 from agents.latent_bc.label import Labels, label, open_videos
-from agents.latent_bc.mapping import fit_map, plain_button_index
+from agents.latent_bc.mapping import fit_map
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, Policy
 from genie_env.world_model import WorldModel
@@ -57,14 +56,7 @@ class Lesson:
 
     def __init__(self, config: CloningConfig) -> None:
         self.config = config
-        config.run.mkdir(parents=True, exist_ok=True)
-        path = config.run / "cloning.json"
-        skipped = ("run", "labels", "map", "labelled")
-        written = {k: v for k, v in asdict(config).items() if k not in skipped}
-        as_json = json.loads(json.dumps(written, default=str))
-        if path.exists() and json.loads(path.read_text()) != as_json:
-            raise ValueError(f"{config.run} holds a policy of another config (see {path})")
-        path.write_text(json.dumps(as_json, indent=2) + "\n")
+        remember(config, config.run / "cloning.json", apart=("run", "labels", "map", "labelled"))
 
     @cached_property
     def model(self) -> WorldModel:
@@ -160,8 +152,3 @@ def learn(config: CloningConfig) -> RealPolicy:
     back = fit_controller(some.actions_X, some.before_XE, some.codes_X, policy.num_actions)
     back.save(config.run / "policy" / "controller.npz")
     return real
-
-
-def true_buttons(footage: Footage) -> list[np.ndarray]:
-    """Which of `PLAIN_BUTTONS` was pressed at each frame of each shard, int64 (N,)."""
-    return [plain_button_index(load_labels(*shard).actions) for shard in footage.store.shards]

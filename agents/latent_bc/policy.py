@@ -94,7 +94,7 @@ class RealPolicy:
 
     @classmethod
     def load(cls, folder: Path, seed: int | None = None) -> RealPolicy:
-        """What `save` wrote, in the fast type. FileNotFoundError where nothing is."""
+        """What `save` wrote. FileNotFoundError where nothing is."""
         policy = Policy.load(folder)
         facts = json.loads((folder / "map.json").read_text())
         return cls(policy, None if facts is None else ActionMap.from_json(facts), seed)
