@@ -65,6 +65,28 @@ class CloneConfig:
 
 
 @dataclass(frozen=True)
+class SearchConfig:
+    """How ways through levels are searched."""
+
+    at_once: int = 256
+    """Levels."""
+    every: int = 4
+    """Steps between two states that are saved."""
+    max_steps: int = 100
+    """Of a way."""
+    max_attempts: int = 100
+    """At a level, before it is given up."""
+    temperature: float = 0.5
+    """Of the choices, at first."""
+    warmer: float = 0.05
+    """Added to that by each attempt that failed: what is likely has been tried by then."""
+    hottest: float = 2.0
+    """At most this."""
+    farther: float = 0.25
+    """Saved states by which an attempt begins farther back, on average, for each that failed."""
+
+
+@dataclass(frozen=True)
 class ExpertConfig:
     """How an expert of the real game is found."""
 
@@ -73,19 +95,15 @@ class ExpertConfig:
     look: str = "full"
     difficulties: tuple[str, ...] = ("easy", "hard")
     first_level: int = 0
-    num_levels: int = 5_000
+    num_levels: int = 10_000
     """Of each difficulty, from `first_level` up; below 10,000."""
     frame_skip: int = 3
     """Engine steps for which a button is held."""
-    rounds: int = 3
-    first_attempts: int = 8
-    """At each level in the first round, by somebody who just runs and jumps."""
-    attempts: int = 4
-    """At each level in the later rounds, by the policy of the round before."""
-    max_steps: int = 100
-    """Of an attempt."""
-    clone: CloneConfig = CloneConfig()
-    """Of the shortest ways of each round."""
+    rounds: int = 4
+    """Each searches its own share of the levels."""
+    search: SearchConfig = SearchConfig()
+    clone: CloneConfig = CloneConfig(steps=6_000)
+    """Of the ways that were found, in each round."""
     seed: int = 0
 
 

@@ -1,9 +1,9 @@
 """An expert of the real game, and its videos.
 
-The engine can be put back to where a level began, so the expert need not be found by reward alone:
-many ways through each level are tried, the shortest that reaches the coin is kept, a network learns
-to walk those, and its own attempts are the next ones tried. A round of that costs minutes where PPO
-takes hours.
+The engine's state can be put back, so the expert need not be found by reward alone: ways through
+levels are searched (`agents.search`), a network learns to walk them, and the next search tries what
+the network would do. So its mistakes are mended where it makes them. A round of that costs
+minutes where PPO takes hours.
 
 Shapes: B worlds, L levels, T frames, H W pixels, C = 3.
 """
@@ -20,10 +20,10 @@ import dacite
 import numpy as np
 
 from agents.config import ExpertConfig, remember
-from agents.latent_bc.clone import DecidedClips, clone, fast, network_of, true_buttons
-from agents.latent_bc.policy import RealPolicy
+from agents.latent_bc.clone import DecidedClips, clone, fast, true_buttons
 from agents.networks import Policy
-from agents.score import Act, Levels, Ways, frames_env, play
+from agents.score import Levels
+from agents.search import Ways, find_ways
 from genie_env.envs import coinrun
 from genie_env.envs.coinrun import PLAIN_BUTTONS, CoinRunVectorEnv
 from training.data.clip_store import (
@@ -35,40 +35,15 @@ from training.data.clip_store import (
 )
 from training.data.collect import VALIDATION_LEVELS
 
-RUNNER = np.array((0.04, 0.02, 0.30, 0.08, 0.04, 0.52))
+RUNNER = np.array((0.03, 0.01, 0.52, 0.01, 0.01, 0.42))
 """How often somebody presses each button who knows only that coins are on the right."""
-KEEP_PRESSED = 0.65
 AT_ONCE = 256
-GIVE_UP = 0.04
-"""A group of attempts ends when so few are still under way: those are no short ways."""
 SHARD_EPISODES = 1_000
 
 
-def runner(rng: np.random.Generator) -> Act:
-    """Who tries levels before there is a policy."""
-    held_B = np.zeros(AT_ONCE, np.int64)
-
-    def act(obs: np.ndarray, worlds: np.ndarray, begin: bool) -> np.ndarray:
-        drawn = rng.choice(PLAIN_BUTTONS, size=len(worlds), p=RUNNER)
-        keep = (rng.random(len(worlds)) < KEEP_PRESSED) & (not begin)
-        held_B[worlds] = np.where(keep, held_B[worlds], drawn)
-        return held_B[worlds]
-
-    return act
-
-
-def attempt(levels: Levels, frame_skip: int, act: Act, max_steps: int, what: str) -> Ways:
-    """One try at each level: the buttons that reached the coin."""
-    make_env = partial(frames_env, levels, frame_skip)
-    return play(act, make_env, levels, AT_ONCE, what, max_steps, GIVE_UP)
-
-
-def shorter(ways: Ways, others: Ways) -> Ways:
-    """The shorter way through each level."""
-    return [
-        b if a is None or (b is not None and len(b) < len(a)) else a
-        for a, b in zip(ways, others, strict=True)
-    ]
+def runner(obs_BHWC: np.ndarray) -> np.ndarray:
+    """Who plays before there is a policy: the same logits (B, A) whatever is seen."""
+    return np.tile(np.log(RUNNER), (len(obs_BHWC), 1))
 
 
 def walk(levels: Levels, frame_skip: int, ways: Ways) -> Iterator[tuple[int, np.ndarray]]:
@@ -136,6 +111,7 @@ def _levels(config: ExpertConfig, difficulty: str) -> Levels:
 
 
 def _write_ways(path: Path, ways: Ways) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps([None if way is None else way.tolist() for way in ways]))
     partial.rename(path)
@@ -149,93 +125,76 @@ def train_expert(config: ExpertConfig) -> Policy:
     """Search and cloning in turn; ends with the policy in `config.run`. The same command goes on
     where it stopped.
 
-    Raises ValueError for a run of another config, ImportError without the engine.
+    Raises ValueError for a run of another config or with more rounds than levels, ImportError
+    without the engine.
     """
-    remember(config, config.run / "expert.json", apart=("run", "rounds"))
+    if not 1 <= config.rounds <= config.num_levels:
+        raise ValueError(f"rounds={config.rounds}; accepted: 1 to num_levels={config.num_levels}")
+    remember(config, config.run / "expert.json", apart=("run",))
     levels = {difficulty: _levels(config, difficulty) for difficulty in config.difficulties}
     policy: Policy | None = None
+    stores: list[Path] = []
     for number in range(config.rounds):
         folder = config.run / f"round-{number}"
-        folder.mkdir(exist_ok=True)
-        stores = []
-        for difficulty, some in levels.items():
-            ways = _search(config, folder, some, policy, number)
-            lengths = [len(way) for way in ways if way is not None]
-            print(
-                f"round {number}, {difficulty}: ways through {len(lengths)} of {len(ways)} levels, "
-                f"{np.mean(lengths):.1f} steps long"
-            )
-            source = {"round": number}
-            store = folder / difficulty
-            stores.append(record(store, some, config.frame_skip, ways, source).paths[0])
+        shares = [_share(some, number, config.rounds) for some in levels.values()]
+        found = [_find(config, folder, share, policy, number) for share in shares]
+        # The runner's ways teach the first network only: all others know better.
+        stores = found if number < 2 else stores + found
         policy = _learn(config, folder, stores, policy)
     assert policy is not None
     policy.save(config.run, {"frame_skip": config.frame_skip, "look": config.look})
     return policy
 
 
-def _search(
-    config: ExpertConfig, folder: Path, levels: Levels, policy: Policy | None, number: int
-) -> Ways:
-    """The shortest ways so far: those of earlier rounds and of new attempts."""
+def _share(levels: Levels, number: int, of: int) -> Levels:
+    first, end = (len(levels.states) * n // of for n in (number, number + 1))
+    return replace(levels, first=levels.first + first, states=levels.states[first:end])
+
+
+def _find(
+    config: ExpertConfig, folder: Path, levels: Levels, policy: Policy | None, seed: int
+) -> Path:
+    """A clip store of the ways through some levels."""
     path = folder / f"ways-{levels.difficulty}.json"
-    if path.exists():
-        return _read_ways(path)
-    before = folder.with_name(f"round-{number - 1}") / path.name
-    ways: Ways = _read_ways(before) if before.exists() else [None] * len(levels.states)
-    rng = np.random.default_rng((config.seed, number))
-    tries = config.first_attempts if policy is None else config.attempts
-    for turn in range(tries):
-        act = runner(rng) if policy is None else RealPolicy(policy, seed=turn).player()
-        found = attempt(
-            levels, config.frame_skip, act, config.max_steps, f"{levels.difficulty} {turn + 1}"
-        )
-        ways = shorter(ways, found)
-    _write_ways(path, ways)
-    return ways
+    if not path.exists():
+        propose = runner if policy is None else partial(_opinion, policy)
+        what = f"{folder.name}, {levels.difficulty}"
+        ways = find_ways(levels, config.frame_skip, propose, config.search, seed, what)
+        _write_ways(path, ways)
+    ways = _read_ways(path)
+    lengths = [len(way) for way in ways if way is not None]
+    print(
+        f"{path}: ways through {len(lengths)} of {len(ways)} levels, {np.mean(lengths):.1f} steps "
+        "long"
+    )
+    source = {"run": config.run.name, "part": folder.name}
+    return record(folder / levels.difficulty, levels, config.frame_skip, ways, source).paths[0]
+
+
+def _opinion(policy: Policy, obs_BHWC: np.ndarray) -> np.ndarray:
+    return policy.logits(obs_BHWC)[0]
 
 
 def _learn(
     config: ExpertConfig, folder: Path, stores: Sequence[Path], before: Policy | None
 ) -> Policy:
-    if (folder / "policy.json").exists():
-        return fast(Policy.load(folder))
-    store = ClipStore(list(stores), network_of(config.clone).num_frames)
-    clips = DecidedClips(store, true_buttons(store))
-    policy = clone(config.clone, len(PLAIN_BUTTONS), clips, folder / "clone", start_from=before)
-    policy.save(folder)
-    return fast(policy)
+    if not (folder / "policy.json").exists():
+        store = ClipStore(list(stores), 1)
+        clips = DecidedClips(store, true_buttons(store))
+        policy = clone(config.clone, len(PLAIN_BUTTONS), clips, folder / "clone", start_from=before)
+        policy.save(folder)
+    return fast(Policy.load(folder))
 
 
-def record_expert(run: Path, out: Path, attempts: int = 4) -> dict[str, ClipStore]:
-    """Videos of the trained expert: of each of its levels the first of some attempts that reaches
-    the coin. One clip store a difficulty."""
+def record_expert(run: Path, out: Path) -> dict[str, ClipStore]:
+    """Videos of the trained expert on its levels: what it does, and where that ends badly what the
+    search found instead. One clip store a difficulty."""
     config = read_config(run)
     policy = fast(Policy.load(run))
-    player = RealPolicy(policy, seed=config.seed).player()
     stores = {}
     for difficulty in config.difficulties:
-        levels = _levels(config, difficulty)
-        folder = out / difficulty
-        path = run / f"demonstrations-{difficulty}.json"
-        if not path.exists():
-            ways: Ways = [None] * len(levels.states)
-            for turn in range(attempts):
-                left = [level for level, way in enumerate(ways) if way is None]
-                if not left:
-                    break
-                rest = replace(levels, states=[levels.states[level] for level in left])
-                found = attempt(
-                    rest, config.frame_skip, player, config.max_steps,
-                    f"{difficulty} {turn + 1}",
-                )  # fmt: skip
-                for level, way in zip(left, found, strict=True):
-                    ways[level] = way
-            _write_ways(path, ways)
-        ways = _read_ways(path)
-        stores[difficulty] = record(folder, levels, config.frame_skip, ways, {"run": run.name})
-        episodes = sum(way is not None for way in ways)
-        print(f"{folder}: {episodes} episodes, {stores[difficulty].num_frames} frames")
+        path = _find(config, out, _levels(config, difficulty), policy, config.rounds)
+        stores[difficulty] = ClipStore(path, 1)
     return stores
 
 

@@ -30,11 +30,6 @@ class Act(Protocol):
         and whether all of them begin their level now, to actions (B,)."""
 
 
-Ways = list[np.ndarray | None]
-"""Of each level the actions that led to the coin; None where it was not reached."""
-MAX_STEPS = coinrun.MAX_ENGINE_STEPS
-
-
 @dataclass(frozen=True)
 class Levels:
     """Levels of the real game, each in the state that it begins with."""
@@ -49,57 +44,41 @@ class Levels:
         return cls(look, difficulty, first, level_starts(look, difficulty, first, count))
 
 
-def play(
-    act: Act,
-    make_env: Callable[[int], VecEnv],
-    levels: Levels,
-    at_once: int = 250,
-    what: str = "",
-    max_steps: int = MAX_STEPS,
-    give_up: float = 0.0,
-) -> Ways:
-    """One episode on each level.
+def solved(
+    act: Act, make_env: Callable[[int], VecEnv], levels: Levels, at_once: int = 250, what: str = ""
+) -> np.ndarray:
+    """Whether each level's coin is reached in one episode, bool (L,).
 
     make_env: number of worlds to a VecEnv of the real game, of the levels' look and difficulty,
-    whose infos hold `success` at an episode's end. max_steps: episodes that take longer have
-    failed, as have those still under way when no more than the share `give_up` of a group is.
+    whose infos hold `success` at an episode's end.
     """
     at_once = min(at_once, len(levels.states))
     env = make_env(at_once)
-    ways: Ways = []
+    won: list[bool] = []
     try:
         with tqdm(total=len(levels.states), desc=what, leave=False) as bar:
-            while len(ways) < len(levels.states):
-                some = levels.states[len(ways) : len(ways) + at_once]
+            while len(won) < len(levels.states):
+                some = levels.states[len(won) : len(won) + at_once]
                 # A short last group is filled up with a level that does not count.
                 env.set_options({"states": some + [some[0]] * (at_once - len(some))})
                 obs: Any = env.reset()
                 going_B = np.arange(at_once) < len(some)
-                length_B = np.zeros(at_once, np.int64)
-                acted: list[np.ndarray] = []
-                while going_B.mean() > give_up and len(acted) < max_steps:
+                won_B = np.zeros(at_once, bool)
+                begin = True
+                while going_B.any():
                     worlds = np.flatnonzero(going_B)
                     actions_B = np.zeros(at_once, np.int64)
-                    actions_B[worlds] = act(obs[worlds], worlds, not acted)
-                    acted.append(actions_B)
+                    actions_B[worlds] = act(obs[worlds], worlds, begin)
                     obs, _, done_B, infos = env.step(actions_B)
                     for b in np.flatnonzero(done_B & going_B):
-                        length_B[b] = len(acted) * bool(infos[b]["success"])
+                        won_B[b] = infos[b]["success"]
                     going_B &= ~done_B
-                    bar.update(len(ways) + len(some) - int(going_B.sum()) - bar.n)
-                all_TB = np.array(acted)
-                ways += [all_TB[:n, b] if (n := length_B[b]) else None for b in range(len(some))]
+                    begin = False
+                    bar.update(len(won) + len(some) - int(going_B.sum()) - bar.n)
+                won += won_B[: len(some)].tolist()
     finally:
         env.close()
-    return ways
-
-
-def solved(
-    act: Act, make_env: Callable[[int], VecEnv], levels: Levels, at_once: int = 250, what: str = ""
-) -> np.ndarray:
-    """Whether each level's coin is reached in one episode, bool (L,). Arguments as of `play`."""
-    ways = play(act, make_env, levels, at_once, what)
-    return np.array([way is not None for way in ways])
+    return np.array(won)
 
 
 def button_policies(seed: int = 0) -> dict[str, tuple[int, Act]]:

@@ -9,8 +9,14 @@ import pytest
 import torch
 
 import genie_env  # noqa: F401  (registers GenieEnv-v0)
-from agents.config import CloneConfig, CloningConfig, CloningScoreConfig, ExpertConfig
-from agents.expert import attempt, record, record_expert, runner, shorter, train_expert, walk
+from agents.config import (
+    CloneConfig,
+    CloningConfig,
+    CloningScoreConfig,
+    ExpertConfig,
+    SearchConfig,
+)
+from agents.expert import record, record_expert, runner, train_expert, walk
 from agents.latent_bc.clone import DecidedClips, clone
 from agents.latent_bc.controller import Controller, RealActionWrapper, fit_controller
 from agents.latent_bc.evaluate import _ahead, evaluate
@@ -20,6 +26,7 @@ from agents.latent_bc.mapping import MAP_KINDS, ActionMap, fit_linear, fit_map, 
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, NetworkConfig, Past, Policy, draw
 from agents.score import Levels, frames_env, solved
+from agents.search import find_ways
 from genie_env.envs.coinrun import LEFT, NOOP, PLAIN_BUTTONS, RIGHT, RIGHT_JUMP
 from genie_env.world_model import WorldModel
 from training.data.clip_store import ClipStore, ClipWriter, has_labels, load_labels, write_meta
@@ -35,11 +42,8 @@ def levels():
 
 @pytest.fixture(scope="module")
 def ways(levels):
-    found = [None] * 10
-    for seed in range(3):
-        act = runner(np.random.default_rng(seed))
-        found = shorter(found, attempt(levels, 3, act, 60, "try"))
-    return found
+    """Of single attempts: through some of the levels."""
+    return find_ways(levels, 3, runner, SearchConfig(max_attempts=0, temperature=1.0))
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +58,9 @@ def model():
     return WorldModel.from_pretrained("coinrun")
 
 
-def test_a_known_way_leads_to_the_coin_again(levels, ways):
-    known = [level for level, way in enumerate(ways) if way is not None]
-    assert 3 <= len(known) < 11
-    step = np.zeros(10, np.int64)
+def follows(ways, levels):
+    """Which levels are solved by pressing what is known, from their start."""
+    step = np.zeros(len(ways), np.int64)
 
     def follow(obs, worlds, begin):
         step[worlds] = 0 if begin else step[worlds] + 1
@@ -66,17 +69,19 @@ def test_a_known_way_leads_to_the_coin_again(levels, ways):
              for w in worlds]
         )  # fmt: skip
 
-    def make_env(count):
-        return frames_env(levels, 3, count)
-
-    won = solved(follow, make_env, replace(levels, states=levels.states))
-    assert set(np.flatnonzero(won)) == set(known)
+    return solved(follow, lambda count: frames_env(levels, 3, count), levels)
 
 
-def test_shorter_ways_win():
-    long, short = np.zeros(5), np.ones(3)
-    kept = shorter([long, None, short, None], [short, long, long, None])
-    assert kept[0] is short and kept[1] is long and kept[2] is short and kept[3] is None
+def test_a_known_way_leads_to_the_coin_again(levels, ways):
+    known = [level for level, way in enumerate(ways) if way is not None]
+    assert 3 <= len(known) < 10
+    assert np.flatnonzero(follows(ways, levels)).tolist() == known
+
+
+def test_attempts_that_go_on_before_a_mistake_find_ways_through_all(levels, ways):
+    found = find_ways(levels, 3, runner, SearchConfig(at_once=4))
+    assert all(way is not None for way in found)
+    assert follows(found, levels).all()
 
 
 def test_demonstrations_are_whole_successful_episodes(demonstrations, levels, ways):
@@ -299,18 +304,19 @@ def test_too_few_labels_and_none_at_all(demonstrations, tmp_path):
 
 def test_an_expert_is_found_goes_on_and_is_recorded(tmp_path):
     config = ExpertConfig(
-        tmp_path / "expert", difficulties=("easy",), num_levels=6, rounds=2, first_attempts=1,
-        attempts=1, max_steps=40, clone=TINY,
+        tmp_path / "expert", difficulties=("easy",), num_levels=6, rounds=2, clone=TINY,
     )  # fmt: skip
     policy = train_expert(config)
     made = (config.run / "round-1" / "policy.safetensors").stat().st_mtime
     train_expert(config)
     assert (config.run / "round-1" / "policy.safetensors").stat().st_mtime == made
     assert policy.num_actions == len(PLAIN_BUTTONS)
-    stores = record_expert(config.run, tmp_path / "data", attempts=6)
-    assert has_labels([tmp_path / "data" / "easy"]) and len(stores["easy"].segments) >= 1
+    stores = record_expert(config.run, tmp_path / "data")
+    assert has_labels([tmp_path / "data" / "easy"]) and len(stores["easy"].segments) >= 5
     with pytest.raises(ValueError, match="another config"):
         train_expert(replace(config, num_levels=7))
+    with pytest.raises(ValueError, match="rounds=7; accepted: 1 to num_levels=6"):
+        train_expert(replace(config, rounds=7))
     with pytest.raises(ValueError, match="accepted: training levels"):
         train_expert(replace(config, run=tmp_path / "e2", first_level=9_999))
     with pytest.raises(FileNotFoundError, match="no expert in"):
