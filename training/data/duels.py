@@ -1,0 +1,154 @@
+"""Record games of two players into a clip store: video, and the truth about it in files of its own.
+
+Shapes: B games, P = 2 players, L balls, T frames of a game, N frames of a shard.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from genie_env.envs import duel
+from genie_env.envs.duel import Duel, draw_styles
+from training.data.clip_store import ClipWriter, list_shards, read_meta, write_meta
+
+HELD_OUT = 1_000_000
+"""Shards from this number up have styles that nothing is trained on."""
+
+
+@dataclass(frozen=True)
+class DuelConfig:
+    """Games to record."""
+
+    out: str
+    """Folder of the clip store; an interrupted recording of the same config goes on there."""
+    num_games: int = 20_000
+    num_frames: int = 16
+    """Of a game."""
+    shard_games: int = 2_000
+    first_shard: int = 0
+    """Styles and play of a shard follow from its number alone; `HELD_OUT` for held-out styles."""
+    redraw: float = 0.8
+    """Chance that a player who plays by chance does something else than before: what is kept up
+    can be predicted, and what can be predicted is no action to a model."""
+    reactive: float = 0.25
+    """Share of players who follow a ball at every other step."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_games", "num_frames", "shard_games"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name, low in (("redraw", 0.0), ("reactive", 0.0)):
+            if not low <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
+
+class Truth(NamedTuple):
+    """What is true of the frames of one shard. Only evaluation may read it."""
+
+    actions: np.ndarray
+    """int8 (N, P): what the players do at each frame, leading to the next."""
+    players: np.ndarray
+    """fp32 (N, P, 4): left, top, right, bottom in pixels."""
+    balls: np.ndarray
+    """fp32 (N, L, 4), NaN where there is none."""
+    score: np.ndarray
+    """int8 (N, P)."""
+
+
+class Players:
+    """B times two who play by chance; some follow a ball when they feel like it."""
+
+    def __init__(self, game: Duel, config: DuelConfig, rng: np.random.Generator) -> None:
+        self._config, self._rng = config, rng
+        shape = (game.num_games, 2)
+        self._last_BP = rng.integers(duel.NUM_ACTIONS, size=shape)
+        self._reactive_BP = rng.random(shape) < config.reactive
+
+    def act(self, game: Duel) -> np.ndarray:
+        """Ints (B, P)."""
+        rng, shape = self._rng, self._last_BP.shape
+        drawn_BP = rng.integers(duel.NUM_ACTIONS, size=shape)
+        by_chance_BP = np.where(rng.random(shape) < self._config.redraw, drawn_BP, self._last_BP)
+        off_BP = game.ball[:, :1, 1] - game.paddle
+        follow_BP = np.where(off_BP > 2, duel.FORTH, np.where(off_BP < -2, duel.BACK, duel.STAY))
+        follows_BP = self._reactive_BP & (game.styles.num_balls[:, None] > 0)
+        follows_BP &= rng.random(shape) < 0.5
+        self._last_BP = np.where(follows_BP, follow_BP, by_chance_BP)
+        return self._last_BP
+
+
+def play_games(
+    count: int, num_frames: int, config: DuelConfig, seed: int
+) -> tuple[np.ndarray, Truth]:
+    """Frames uint8 (B, T, H, W, C) of so many games, and the truth with axes (B, T, ...)."""
+    rng = np.random.default_rng(seed)
+    game = Duel(draw_styles(rng, count), rng)
+    players = Players(game, config, rng)
+    frames, truths = [], []
+    for _ in range(num_frames):
+        frames.append(game.render())
+        boxes, balls = game.boxes()
+        actions_BP = players.act(game)
+        truths.append((actions_BP.astype(np.int8), boxes, balls, game.score.astype(np.int8)))
+        game.step(actions_BP)
+    columns = (np.stack(column, 1) for column in zip(*truths, strict=True))
+    return np.stack(frames, 1), Truth(*columns)
+
+
+def record_duels(config: DuelConfig) -> Path:
+    """Record what is not there yet; returns the folder. Raises ValueError for the folder of
+    another config."""
+    folder = Path(config.out)
+    source = {"kind": "duel", **{k: v for k, v in asdict(config).items() if k != "out"}}
+    if (folder / "meta.json").exists():
+        found = read_meta(folder)["source"]
+        if {**found, "num_games": 0} != {**source, "num_games": 0}:
+            raise ValueError(f"{folder} holds games of another config: {found}, not {source}")
+    write_meta(folder, frame_size=duel.SIZE, frame_skip=1, source=source)
+    shards = range(
+        config.first_shard, config.first_shard - (-config.num_games // config.shard_games)
+    )
+    there = set(list_shards(folder))
+    for shard in tqdm(shards, desc=str(folder), leave=False):
+        if shard not in there:
+            _record_shard(folder, shard, config)
+    return folder
+
+
+def _record_shard(folder: Path, shard: int, config: DuelConfig, at_once: int = 100) -> None:
+    truths: list[Truth] = []
+    with ClipWriter(folder, shard, duel.SIZE, config.shard_games * config.num_frames) as writer:
+        for first in range(0, config.shard_games, at_once):
+            count = min(at_once, config.shard_games - first)
+            frames, truth = play_games(count, config.num_frames, config, (shard << 32) + first)
+            for frames_THWC in frames:
+                writer.add(frames_THWC)
+            truths.append(truth)
+        buffer = io.BytesIO()
+        columns = {
+            name: np.concatenate(
+                [getattr(t, name).reshape(-1, *getattr(t, name).shape[2:]) for t in truths]
+            )
+            for name in Truth._fields
+        }
+        np.savez(buffer, **columns)
+        writer.add_file(truth_path(folder, shard), buffer.getvalue())
+
+
+def truth_path(folder: Path, shard: int) -> Path:
+    return folder / f"truth-{shard:05d}.npz"
+
+
+def load_truth(folder: str | Path, shard: int) -> Truth:
+    """Of one shard. Raises FileNotFoundError where none was recorded."""
+    path = truth_path(Path(folder), shard)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: shard {shard} is video and nothing else")
+    with np.load(path) as columns:
+        return Truth(**{name: columns[name] for name in Truth._fields})
