@@ -76,7 +76,7 @@ class SearchConfig:
     """Of a way."""
     max_attempts: int = 100
     """At a level, before it is given up."""
-    temperature: float = 0.5
+    temperature: float = 0.25
     """Of the choices, at first."""
     warmer: float = 0.05
     """Added to that by each attempt that failed: what is likely has been tried by then."""
