@@ -76,7 +76,10 @@ class SearchConfig:
     """Of a way."""
     max_attempts: int = 100
     """At a level, before it is given up."""
-    temperature: float = 0.25
+    patience: int = 2
+    """Saved states in which an attempt must get farther to the right than ever. Ways that wait
+    where nothing is to be waited for teach waiting."""
+    temperature: float = 0.4
     """Of the choices, at first."""
     warmer: float = 0.05
     """Added to that by each attempt that failed: what is likely has been tried by then."""

@@ -39,21 +39,33 @@ class _Attempt:
     level: int
     saved: list[bytes]
     """States after 0, `every`, 2 `every`, ... buttons."""
+    reached: list[float] = field(default_factory=lambda: [0.0])
+    """The farthest to the right that the agent had come by each of them, cells."""
     buttons: list[int] = field(default_factory=list)
     failed: int = 0
     ended: bool = False
     solved: bool = False
 
+    def save(self, state: bytes, right: float) -> None:
+        self.saved.append(state)
+        self.reached.append(max(right, self.reached[-1]))
+
+    def stands(self, patience: int) -> bool:
+        """Whether it got no farther for so many saved states."""
+        return len(self.reached) > patience and self.reached[-1] <= self.reached[-1 - patience]
+
     def go_back(self, config: SearchConfig, rng: np.random.Generator) -> None:
-        """To a state that was saved before: a little while ago if this attempt died, anywhere on
-        its way if it took too long."""
+        """To a state that was saved before: a little while ago if this attempt died or got no
+        farther, anywhere on its way if it took too long."""
         self.failed += 1
-        if self.ended:
-            back = int(rng.exponential(1 + config.farther * self.failed))
-        else:
+        if len(self.buttons) >= config.max_steps:
             back = int(rng.integers(len(self.saved)))
-        del self.saved[max(1, len(self.saved) - back) :]
-        del self.buttons[(len(self.saved) - 1) * config.every :]
+        else:
+            back = int(rng.exponential(1 + config.farther * self.failed))
+            back += 0 if self.ended else config.patience
+        keep = max(1, len(self.saved) - back)
+        del self.saved[keep:], self.reached[keep:]
+        del self.buttons[(keep - 1) * config.every :]
         self.ended = False
 
 
@@ -90,9 +102,11 @@ def find_ways(
                 for b, attempt in enumerate(attempts):
                     if attempt is None:
                         continue
-                    if not attempt.ended and len(attempt.buttons) < config.max_steps:
-                        attempt.saved.append(states[b])
-                        continue
+                    if not attempt.ended:
+                        attempt.save(states[b], env.agent_position(states[b])[0])
+                        fast = not attempt.stands(config.patience)
+                        if fast and len(attempt.buttons) < config.max_steps:
+                            continue
                     if attempt.solved or attempt.failed == config.max_attempts:
                         if attempt.solved:
                             ways[attempt.level] = np.array(attempt.buttons)

@@ -1,4 +1,4 @@
-"""Read and edit what a saved CoinRun state holds, so that a frame can be rendered without a thing.
+"""Read and edit what a saved CoinRun state holds: where the agent is; frames without a thing.
 
 The layout is that of Procgen 0.10.x: the list of entities, 31 numbers of four bytes each, the agent
 first; further on the grid of 64 x 64 cells.
@@ -47,6 +47,12 @@ def erase(engine_state: bytes, kind: str) -> bytes | None:
         return None
     rows.view(np.float32)[chosen, _ALPHA] = 0
     return bytes(edited)
+
+
+def agent_position(engine_state: bytes) -> tuple[float, float]:
+    """Where the agent is: cells from the left and from the bottom. Raises as `erase`."""
+    x, y = _entities(bytearray(engine_state)).view(np.float32)[0, :2]
+    return float(x), float(y)
 
 
 def _entities(engine_state: bytearray) -> np.ndarray:

@@ -13,6 +13,7 @@ from genie_env.envs.coinrun import (
     ACTION_MEANINGS,
     NOOP,
     NUM_ACTIONS,
+    RIGHT,
     RIGHT_JUMP,
     CoinRunVectorEnv,
     level_starts,
@@ -332,4 +333,18 @@ def test_level_starts_are_each_levels_first_frame():
         assert np.array_equal(frame, frames[level - 20_000])
     with pytest.raises(ValueError, match="expected 5 states"):
         env.reset(options={"states": states[:2]})
+    env.close()
+
+
+def test_where_the_agent_is():
+    env = CoinRunVectorEnv(4, look="plain", start_level=20_000, num_levels=4)
+    env.reset(seed=0)
+    before = [env.agent_position(state) for state in env.get_states()]
+    for _ in range(4):
+        env.step(np.full(4, RIGHT))
+    after = [env.agent_position(state) for state in env.get_states()]
+    for (x, y), (x_after, y_after) in zip(before, after, strict=True):
+        assert 0 < x < x_after < x + 4 and y_after <= y + 0.1
+    with pytest.raises(ValueError, match="cannot restore"):
+        env.agent_position(b"nothing")
     env.close()

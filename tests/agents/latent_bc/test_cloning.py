@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -82,6 +83,42 @@ def test_attempts_that_go_on_before_a_mistake_find_ways_through_all(levels, ways
     found = find_ways(levels, 3, runner, SearchConfig(at_once=4))
     assert all(way is not None for way in found)
     assert follows(found, levels).all()
+
+
+def test_attempts_that_stand_still_go_back(levels):
+    """Somebody who presses right and nothing else stands before the first wall for ever."""
+
+    def right_only(obs):
+        logits = np.full((len(obs), len(PLAIN_BUTTONS)), -40.0)
+        logits[:, PLAIN_BUTTONS.index(RIGHT)] = 0.0
+        return logits
+
+    config = SearchConfig(max_attempts=3, temperature=0.5, warmer=0.0)
+    patient = find_ways(levels, 3, right_only, replace(config, patience=10**6, max_steps=60))
+    hasty = find_ways(levels, 3, right_only, config)
+    assert [way is None for way in hasty] == [way is None for way in patient]
+    assert any(way is None for way in hasty)
+    # The same, with a jump now and then: over the wall, and no long wait before it.
+    jumper = partial(add_jumps, right_only)
+    ways = find_ways(levels, 3, jumper, SearchConfig(temperature=1.0))
+    assert all(way is not None for way in ways)
+    seen = walk(levels, 3, ways)
+    waits = [longest_run((frames[1:] == frames[:-1]).all((1, 2, 3))) for _, frames in seen]
+    assert max(waits) <= SearchConfig().patience * SearchConfig().every + 4
+
+
+def add_jumps(act, obs):
+    logits = act(obs)
+    logits[:, PLAIN_BUTTONS.index(RIGHT_JUMP)] = -2.0
+    return logits
+
+
+def longest_run(flags):
+    longest = run = 0
+    for flag in flags:
+        run = run + 1 if flag else 0
+        longest = max(longest, run)
+    return longest
 
 
 def test_demonstrations_are_whole_successful_episodes(demonstrations, levels, ways):
