@@ -1,7 +1,6 @@
 """Videos to latent actions: what the frozen latent action model says was done at each frame.
 
-Shapes: T frames of a segment, N frames of a shard, W frames of a window, H W pixels, C = 3, E width
-of a latent action.
+Shapes: N frames of a shard, H W pixels, C = 3, E width of a latent action.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from genie_env.world_model import WorldModel
 from training.data.clip_store import ClipStore
 from training.data.videos import import_videos
 
-WINDOW, BEFORE, AT_ONCE = 24, 8, 16
-"""Frames looked at together; those of them that only show the past; windows in a batch."""
+WINDOW, BEFORE, AT_ONCE = 64, 8, 384
+"""Frames of a clip that are looked at together, at most; those of them that only show the past;
+frames in a batch."""
 RATE_TOLERANCE = 0.01
 NAMES = ("codes", "latents")
 
@@ -87,7 +87,8 @@ def label(model: WorldModel, store: ClipStore, out: Path | None = None) -> Label
     codes = [np.full(size, NOT_KNOWN) for size in sizes]
     latents = [np.zeros((size, width), np.float32) for size in sizes]
     for batch in _batches(list(_windows(store))):
-        clips = np.stack([_padded(store, *window) for window in batch])
+        longest = max(end - start for _, start, _, end in batch)
+        clips = np.stack([_padded(store, window, longest) for window in batch])
         with torch.no_grad():
             actions = model.latent_actions(torch.from_numpy(clips).to(model.device))
         codes_BM = actions.codes.cpu().numpy()
@@ -119,11 +120,18 @@ def _windows(store: ClipStore) -> Iterator[Window]:
 
 
 def _batches(windows: list[Window]) -> Iterator[list[Window]]:
-    for first in tqdm(range(0, len(windows), AT_ONCE), desc="label", leave=False):
-        yield windows[first : first + AT_ONCE]
+    """Windows of about the same length together: little is looked at for nothing."""
+    batch: list[Window] = []
+    for window in tqdm(sorted(windows, key=lambda w: w[3] - w[1]), desc="label", leave=False):
+        if batch and (len(batch) + 1) * (window[3] - window[1]) > AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
 
 
-def _padded(store: ClipStore, shard: int, start: int, first: int, end: int) -> np.ndarray:
-    """uint8 (W, H, W, C). The last frame is repeated: nothing looks ahead."""
-    frames = store.shard_frames(shard)
-    return frames[np.minimum(np.arange(start, start + WINDOW), end - 1)]
+def _padded(store: ClipStore, window: Window, length: int) -> np.ndarray:
+    """uint8 (length, H, W, 3). The last frame is repeated: nothing looks ahead."""
+    shard, start, _, end = window
+    return store.shard_frames(shard)[np.minimum(np.arange(start, start + length), end - 1)]
