@@ -52,33 +52,51 @@ def solved(
     make_env: number of worlds to a VecEnv of the real game, of the levels' look and difficulty,
     whose infos hold `success` at an episode's end.
     """
-    at_once = min(at_once, len(levels.states))
-    env = make_env(at_once)
     won: list[bool] = []
+    with tqdm(total=len(levels.states), desc=what, leave=False) as bar:
+        while len(won) < len(levels.states):
+            some = levels.states[len(won) : len(won) + at_once]
+            won += _solved_together(act, make_env, some, bar)
+    return np.array(won)
+
+
+def _solved_together(
+    act: Act, make_env: Callable[[int], VecEnv], states: list[bytes], bar: tqdm
+) -> list[bool]:
+    won = np.zeros(len(states), bool)
+    level_B = np.arange(len(states))
+    going_B = np.ones(len(states), bool)
+    env, obs = _worlds(make_env, states)
+    begin = True
     try:
-        with tqdm(total=len(levels.states), desc=what, leave=False) as bar:
-            while len(won) < len(levels.states):
-                some = levels.states[len(won) : len(won) + at_once]
-                # A short last group is filled up with a level that does not count.
-                env.set_options({"states": some + [some[0]] * (at_once - len(some))})
-                obs: Any = env.reset()
-                going_B = np.arange(at_once) < len(some)
-                won_B = np.zeros(at_once, bool)
-                begin = True
-                while going_B.any():
-                    worlds = np.flatnonzero(going_B)
-                    actions_B = np.zeros(at_once, np.int64)
-                    actions_B[worlds] = act(obs[worlds], worlds, begin)
-                    obs, _, done_B, infos = env.step(actions_B)
-                    for b in np.flatnonzero(done_B & going_B):
-                        won_B[b] = infos[b]["success"]
-                    going_B &= ~done_B
-                    begin = False
-                    bar.update(len(won) + len(some) - int(going_B.sum()) - bar.n)
-                won += won_B[: len(some)].tolist()
+        while going_B.any():
+            rows = np.flatnonzero(going_B)
+            actions_B = np.zeros(len(going_B), np.int64)
+            actions_B[rows] = act(obs[rows], level_B[rows], begin)
+            obs, _, done_B, infos = env.step(actions_B)
+            for b in rows[done_B[rows]]:
+                won[level_B[b]] = infos[b]["success"]
+                bar.update()
+            going_B &= ~done_B
+            begin = False
+            # Who stands before a wall stands there for long, and idle worlds cost as much. (What
+            # wraps the game may remember what it saw, so such worlds stay.)
+            game_alone = isinstance(env, SB3VecEnv) and isinstance(env.env, CoinRunVectorEnv)
+            if game_alone and 0 < going_B.sum() <= len(going_B) // 2:
+                rows = np.flatnonzero(going_B)
+                kept = env.env_method("get_states")[0]
+                env.close()
+                env, obs = _worlds(make_env, [kept[b] for b in rows])
+                level_B, going_B = level_B[rows], going_B[rows]
     finally:
         env.close()
-    return np.array(won)
+    return won.tolist()
+
+
+def _worlds(make_env: Callable[[int], VecEnv], states: list[bytes]) -> tuple[VecEnv, Any]:
+    env = make_env(len(states))
+    env.set_options({"states": states})
+    return env, env.reset()
 
 
 def button_policies(seed: int = 0) -> dict[str, tuple[int, Act]]:

@@ -3,11 +3,13 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from agents import dream
 from agents.config import DreamConfig
@@ -127,3 +129,36 @@ def test_each_level_is_played_once_whatever_the_batch():
     alone.close()
     assert 0 < whole.mean() < 1
     assert (score_buttons(levels)["always right+jump"] == whole).all()
+
+
+def test_fewer_worlds_for_the_last_levels_change_nothing():
+    levels = Levels.of("plain", "hard", 20_000, 16)
+    sizes, starts = [], []
+
+    def stubborn(rng, obs, worlds, begin):
+        sizes.append(len(obs))
+        starts.append(begin)
+        # Half of the levels' players never jump, and stand before a wall until time is out.
+        jumps = (worlds % 2 == 0) & (rng.random(len(worlds)) < 0.6)
+        return np.where(jumps, coinrun.RIGHT_JUMP, coinrun.RIGHT)
+
+    def game(count):
+        return SB3VecEnv(CoinRunVectorEnv(count, "plain", "hard", frame_skip=3))
+
+    class Watched(VecEnvWrapper):
+        """Keeps its worlds: it might remember what it saw."""
+
+        def reset(self):
+            return self.venv.reset()
+
+        def step_wait(self):
+            return self.venv.step_wait()
+
+    some = solved(partial(stubborn, np.random.default_rng(0)), game, levels)
+    played = sizes.copy()
+    assert starts.count(True) == 1 and played[0] == 16 and played[-1] <= 8
+    sizes.clear()
+    watched = solved(
+        partial(stubborn, np.random.default_rng(0)), lambda count: Watched(game(count)), levels
+    )
+    assert (some == watched).all() and sizes == played
