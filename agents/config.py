@@ -124,11 +124,13 @@ class CloningConfig:
     """Clip stores with true actions, of which a few are read; `videos` if none is named."""
     labels: int = 200
     """Labelled transitions that the map is learnt from."""
-    map: Literal["dictionary", "effects", "decoder"] = "effects"
-    """From latent to real actions: the paper's dictionary; over effect classes with a prior; or
-    decoded from all that the policy says."""
+    map: Literal["dictionary", "effects", "decoder", "relabel"] = "effects"
+    """From latent to real actions: the paper's dictionary; over effect classes with a prior;
+    decoded from all that the policy says; or (LAPO+'s way) the latent actions of all videos are
+    decoded, and real ones cloned."""
     clone: CloneConfig = CloneConfig()
     seed: int = 0
+    """Of the labels that are drawn, and of what the policy draws."""
 
 
 @dataclass(frozen=True)
@@ -143,19 +145,20 @@ class CloningScoreConfig:
     draws: int = 10
     """Labelled sets of each size."""
     retrained_draws: int = 1
-    """The same, for the methods that train a policy for every labelled set."""
+    """The same, for the methods that clone all videos anew for every labelled set."""
     retrained_labels: tuple[int, ...] = (200,)
     """Sizes for those."""
     expert: Path | None = None
     """Run of the expert, to compare with."""
 
 
-def remember(config: Any, path: Path, apart: Sequence[str]) -> None:
-    """Write a dataclass beside its run (its folder is made); the fields `apart` may change.
+def remember(config: Any, path: Path, apart: Sequence[str], **more: str) -> None:
+    """Write a dataclass beside its run (its folder is made), and what else the run rests on; the
+    fields `apart` may change.
 
     Raises ValueError where the run began with another one.
     """
-    written = {key: value for key, value in asdict(config).items() if key not in apart}
+    written = {key: value for key, value in asdict(config).items() if key not in apart} | more
     text = json.dumps(written, indent=2, default=str) + "\n"
     if path.exists() and json.loads(path.read_text()) != json.loads(text):
         raise ValueError(f"{path.parent} was begun with another config (see {path})")

@@ -20,8 +20,8 @@ import dacite
 import numpy as np
 
 from agents.config import ExpertConfig, remember
-from agents.latent_bc.clone import DecidedClips, clone, fast, true_buttons
-from agents.networks import Policy
+from agents.latent_bc.clone import DecidedClips, clone, fast, trained, true_buttons
+from agents.networks import Policy, fingerprint
 from agents.score import Levels
 from agents.search import Ways, find_ways
 from genie_env.envs import coinrun
@@ -31,6 +31,7 @@ from training.data.clip_store import (
     ClipStore,
     ClipWriter,
     list_shards,
+    write_json,
     write_meta,
 )
 from training.data.collect import VALIDATION_LEVELS
@@ -110,13 +111,6 @@ def _levels(config: ExpertConfig, difficulty: str) -> Levels:
     return Levels.of(config.look, difficulty, config.first_level, config.num_levels)
 
 
-def _write_ways(path: Path, ways: Ways) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps([None if way is None else way.tolist() for way in ways]))
-    partial.rename(path)
-
-
 def _read_ways(path: Path) -> Ways:
     return [None if way is None else np.array(way) for way in json.loads(path.read_text())]
 
@@ -159,8 +153,10 @@ def _find(
     if not path.exists():
         propose = runner if policy is None else partial(_opinion, policy)
         what = f"{folder.name}, {levels.difficulty}"
-        ways = find_ways(levels, config.frame_skip, propose, config.search, seed, what)
-        _write_ways(path, ways)
+        seeds = (config.seed, seed)
+        ways = find_ways(levels, config.frame_skip, propose, config.search, seeds, what)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, [None if way is None else way.tolist() for way in ways])
     ways = _read_ways(path)
     lengths = [len(way) for way in ways if way is not None]
     print(
@@ -178,12 +174,12 @@ def _opinion(policy: Policy, obs_BHWC: np.ndarray) -> np.ndarray:
 def _learn(
     config: ExpertConfig, folder: Path, stores: Sequence[Path], before: Policy | None
 ) -> Policy:
-    if not (folder / "policy.json").exists():
+    def train(run: Path) -> Policy:
         store = ClipStore(list(stores), 1)
         clips = DecidedClips(store, true_buttons(store))
-        policy = clone(config.clone, len(PLAIN_BUTTONS), clips, folder / "clone", start_from=before)
-        policy.save(folder)
-    return fast(Policy.load(folder))
+        return clone(config.clone, len(PLAIN_BUTTONS), clips, run, start_from=before)
+
+    return trained(folder, train)
 
 
 def record_expert(run: Path, out: Path) -> dict[str, ClipStore]:
@@ -191,6 +187,7 @@ def record_expert(run: Path, out: Path) -> dict[str, ClipStore]:
     search found instead. One clip store a difficulty."""
     config = read_config(run)
     policy = fast(Policy.load(run))
+    remember(config, out / "expert.json", apart=("run",), weights=fingerprint(policy))
     stores = {}
     for difficulty in config.difficulties:
         path = _find(config, out, _levels(config, difficulty), policy, config.rounds)

@@ -5,6 +5,7 @@ Shapes: B worlds or clips, T frames, H W pixels, C = 3, N tokens of a frame, D w
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -131,7 +132,6 @@ class Policy(nn.Module):
         were taken there; `NOT_KNOWN` where nobody knows."""
         return self.network(frames_BTHWC, actions_BT)
 
-    @torch.no_grad()
     def logits(
         self, obs_BHWC: np.ndarray, past: Past | None = None, fresh_B: np.ndarray | None = None
     ) -> tuple[np.ndarray, Past]:
@@ -145,11 +145,14 @@ class Policy(nn.Module):
         if obs_BHWC.ndim != 4 or obs_BHWC.shape[1:] != (size, size, 3):
             raise ValueError(f"frames {obs_BHWC.shape}; accepted: (B, {size}, {size}, 3) uint8")
         past = (past or Past.of(obs_BHWC, self.config.num_frames)).seen(obs_BHWC, fresh_B)
-        weight = next(self.parameters())
-        frames, actions = (
-            torch.from_numpy(a).to(weight.device) for a in (past.frames_BTHWC, past.actions_BT)
-        )
-        return self(frames, actions)[:, -1].float().cpu().numpy(), past
+        return self.at(past.frames_BTHWC, past.actions_BT), past
+
+    @torch.no_grad()
+    def at(self, frames_BTHWC: np.ndarray, actions_BT: np.ndarray) -> np.ndarray:
+        """Logits fp32 (B, A) at the last frames of clips, as of `forward`."""
+        device = next(self.parameters()).device
+        frames, actions = (torch.from_numpy(a).to(device) for a in (frames_BTHWC, actions_BT))
+        return self(frames, actions)[:, -1].float().cpu().numpy()
 
     def save(self, folder: Path, about: dict[str, Any] | None = None) -> None:
         """Weights and config to a folder; `about` is any JSON beside them."""
@@ -212,6 +215,14 @@ class Past:
         actions = self.actions_BT.copy()
         actions[:, -1] = actions_B
         return Past(self.frames_BTHWC, actions)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Of its weights: what was made with others is told apart by it."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(module.state_dict().items()):
+        digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def draw(logits_BA: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -9,6 +9,7 @@ Shapes: B worlds, A buttons, H W pixels, C = 3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,7 +75,7 @@ def find_ways(
     frame_skip: int,
     propose: Propose,
     config: SearchConfig,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     what: str = "",
 ) -> Ways:
     """The buttons that lead to the coin of each level; None where none were found."""

@@ -7,7 +7,7 @@ Shapes: B clips, T frames, N frames of a shard, A actions, H W pixels, C = 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,46 +23,59 @@ from training.loop import LoopConfig, train
 
 
 class DecidedClips:
-    """Clips with what was done at each of their frames.
+    """Clips that end at each frame of which it is known what was done.
 
     Args:
-        store: clips of as many frames as the policy sees.
+        store: the frames.
         actions: int64 (N,) for each shard of the store: what was done at each frame, `NOT_KNOWN`
-            where that is not known. Clips whose last frame is one of those are left out.
+            where that is not known.
+        num_frames: T, of a clip. Before the first frame of a segment there is that frame again and
+            no action, as at play.
+        last_only: nothing is said of what was done at the frames before the last.
 
     Raises ValueError for actions that are not one a frame, or where none is known.
     """
 
-    def __init__(self, store: ClipStore, actions: Sequence[np.ndarray]) -> None:
-        self.store, self._actions = store, actions
+    def __init__(
+        self,
+        store: ClipStore,
+        actions: Sequence[np.ndarray],
+        num_frames: int = 1,
+        last_only: bool = False,
+    ) -> None:
+        self.store, self.num_frames = store, num_frames
+        self._actions, self._last_only = actions, last_only
         frames = [len(store.shard_frames(shard)) for shard in range(len(store.shards))]
         given = [len(shard_N) for shard_N in actions]
         if frames != given:
             raise ValueError(f"actions for {given} frames a shard; the store has {frames}")
-        last = store.clip_frames - 1
-        known = np.zeros(len(store), bool)
-        for index in range(len(store)):
-            shard, start = store.locate(index)
-            known[index] = actions[shard][start + last] != NOT_KNOWN
-        self._clips = np.flatnonzero(known)
+        # One row a clip: shard, its last frame, the first frame of that one's segment.
+        rows = []
+        for shard, start, length in store.segments.tolist():
+            known = start + np.flatnonzero(actions[shard][start : start + length] != NOT_KNOWN)
+            rows.append(np.stack(np.broadcast_arrays(shard, known, start), 1))
+        self._clips = np.concatenate(rows)
         if not len(self._clips):
-            raise ValueError(f"no action is known of the {len(store)} clips of {store.paths}")
+            raise ValueError(
+                f"no action is known of the {store.num_frames} frames of {store.paths}"
+            )
 
     def __len__(self) -> int:
         return len(self._clips)
 
     def batch(self, indices_B: np.ndarray) -> tuple[np.ndarray, ...]:
         """uint8 (B, T, H, W, C) and int64 (B, T)."""
-        clips_B = self._clips[indices_B]
-        return self.store.clips(clips_B), self.actions(indices_B)
-
-    def actions(self, indices_B: np.ndarray) -> np.ndarray:
-        """Int64 (B, T)."""
-        rows = []
-        for index in self._clips[indices_B]:
-            shard, start = self.store.locate(int(index))
-            rows.append(self._actions[shard][start : start + self.store.clip_frames])
-        return np.stack(rows).astype(np.int64)
+        before_T = np.arange(1 - self.num_frames, 1)
+        frames, actions = [], []
+        for shard, last, start in self._clips[indices_B].tolist():
+            places_T = last + before_T
+            known_T = places_T >= start
+            if self._last_only:
+                known_T = before_T == 0
+            places_T = np.maximum(places_T, start)
+            frames.append(self.store.shard_frames(shard)[places_T])
+            actions.append(np.where(known_T, self._actions[shard][places_T], NOT_KNOWN))
+        return np.stack(frames), np.stack(actions).astype(np.int64)
 
 
 class CloneStage(nn.Module):
@@ -94,8 +107,10 @@ def network_of(config: CloneConfig) -> NetworkConfig:
 
 
 def true_buttons(store: ClipStore) -> list[np.ndarray]:
-    """Which of `PLAIN_BUTTONS` was pressed at each frame of each shard, int64 (N,)."""
-    return [plain_button_index(load_labels(*shard).actions) for shard in store.shards]
+    """Which of `PLAIN_BUTTONS` was pressed at each frame of each shard, int64 (N,); `NOT_KNOWN`
+    where that is not."""
+    pressed = [load_labels(*shard).actions for shard in store.shards]
+    return [np.where(a < 0, NOT_KNOWN, plain_button_index(np.maximum(a, 0))) for a in pressed]
 
 
 def fast(policy: Policy) -> Policy:
@@ -124,7 +139,7 @@ def clone(
     loop = LoopConfig(
         steps=config.steps,
         batch_size=config.batch_size,
-        clip_frames=clips.store.clip_frames,
+        clip_frames=clips.num_frames,
         learning_rate=config.learning_rate,
         warmup_steps=min(100, config.steps // 10),
         seed=config.seed,
@@ -132,3 +147,10 @@ def clone(
     )
     train(CloneStage(policy), loop, run, clips, validation)
     return policy.eval()
+
+
+def trained(folder: Path, train: Callable[[Path], Policy]) -> Policy:
+    """The policy that is kept in a folder, trained if need be, to play with."""
+    if not (folder / "policy.json").exists():
+        train(folder / "clone").save(folder)
+    return fast(Policy.load(folder))

@@ -23,9 +23,6 @@ from genie_env.envs.coinrun import NUM_ACTIONS, PLAIN_BUTTONS
 from genie_env.envs.single import GenieEnv
 from genie_env.world_model import WorldModel
 
-LOOK_BACK = 4
-"""Frames from which the latent action before the present frame is read."""
-
 
 @dataclass(frozen=True)
 class Controller:
@@ -91,7 +88,8 @@ class RealActionWrapper(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         self.controller = controller
         self.action_space = gym.spaces.Discrete(NUM_ACTIONS)
         self._model: WorldModel = inner.model
-        self._frames: deque[np.ndarray] = deque(maxlen=LOOK_BACK)
+        look_back = self._model.latent_actions.look_back
+        self._frames: deque[np.ndarray] = deque(maxlen=look_back)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -7,7 +7,6 @@ Shapes: L levels, D draws of the labelled set, X labelled transitions, N frames 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,27 +15,25 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from agents.config import CloningConfig, CloningScoreConfig
-from agents.latent_bc.clone import DecidedClips, clone, fast, true_buttons
-from agents.latent_bc.learn import LabelledSet, Lesson, logits_at
-from agents.latent_bc.mapping import MAP_KINDS, fit_linear, fit_map, plain_button_index
+from agents.latent_bc.clone import clone, fast, trained, true_buttons
+from agents.latent_bc.learn import NUM_BUTTONS, LabelledSet, Lesson
+from agents.latent_bc.mapping import MAP_KINDS, fit_map
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, NetworkConfig, Policy
 from agents.score import Levels, frames_env, score_buttons, solved
-from genie_env.envs.coinrun import PLAIN_BUTTONS
 from training.data.clip_store import ClipStore
 from training.evaluation.config import parse_levels
 from training.evaluation.sections import Estimate, bootstrap
 
-NUM_BUTTONS = len(PLAIN_BUTTONS)
-AHEAD = 3
-"""Latent actions that say what was done at a frame: its own and those after it. What is pressed in
-the air shows late, and who labels videos may look ahead."""
 ALL = "all"
 FEW_STEPS = 400
 """Of training on nothing but a small labelled set."""
+ORACLE, PLAIN, RIGHT_JUMP = (
+    "videos with all true actions", "nothing but the labels", "always right+jump",
+)  # fmt: skip
+"""What the others are compared with."""
 
 
 @dataclass
@@ -68,13 +65,11 @@ class Scores:
         return np.load(path)
 
     def of(self, name: str, policy: RealPolicy) -> np.ndarray:
-        """Which levels a policy solves, bool (L,). A name stands for one set of weights; maps are
-        told apart here."""
-        facts = None if policy.action_map is None else policy.action_map.to_json()
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+        """Which levels a policy solves, bool (L,)."""
         make_env = partial(frames_env, self.levels, self.frame_skip)
         return self.kept(
-            f"{name}-{key}", lambda: solved(policy.player(), make_env, self.levels, what=name)
+            f"{name}-{policy.fingerprint()}",
+            lambda: solved(policy.player(), make_env, self.levels, what=name),
         )
 
 
@@ -84,6 +79,7 @@ def evaluate(config: CloningConfig, score: CloningScoreConfig) -> dict[str, list
     Raises as `Lesson`; ImportError without the engine.
     """
     lesson = Lesson(config)
+    policies = list(_policies(lesson, score))
     found = {}
     for difficulty in score.difficulties:
         levels = Levels.of(lesson.model.config.look, difficulty, *parse_levels(score.levels))
@@ -91,75 +87,71 @@ def evaluate(config: CloningConfig, score: CloningScoreConfig) -> dict[str, list
             config.run / f"scores-{difficulty}-{score.levels}", levels,
             lesson.model.config.frame_skip or 1,
         )  # fmt: skip
-        found[difficulty] = [*_references(scores, score), *_cloned(lesson, scores, score)]
-    _write(config.run, found)
+        curves = {curve.method: curve for curve in _buttons(scores)}
+        for method, labels, draws in policies:
+            curve = curves.setdefault(method, Curve(method))
+            curve.won[labels] = np.array([scores.of(name, policy) for name, policy in draws])
+        found[difficulty] = list(curves.values())
+        # What is known is written, should the rest be cut off.
+        _write(config.run, found)
     return found
 
 
-def _references(scores: Scores, score: CloningScoreConfig) -> Iterator[Curve]:
-    """Those that learn from no video."""
+def _buttons(scores: Scores) -> Iterator[Curve]:
+    """Those that look at nothing."""
     path = scores.folder / "buttons.json"
     if not path.exists():
         won = {name: won_L.tolist() for name, won_L in score_buttons(scores.levels).items()}
         path.write_text(json.dumps(won))
     for name, won in json.loads(path.read_text()).items():
         yield Curve(name, {"0": np.array([won])})
+
+
+Draws = list[tuple[str, RealPolicy]]
+"""A name and a policy for each draw of the labelled set."""
+
+
+def _policies(lesson: Lesson, score: CloningScoreConfig) -> Iterator[tuple[str, str, Draws]]:
+    """Method, number of labels, and its policies; trained where they are not there yet."""
+    run = lesson.config.run
     if score.expert is not None:
-        expert = RealPolicy(fast(Policy.load(score.expert)), seed=0)
-        yield Curve("expert", {ALL: scores.of("expert", expert)[None]})
-
-
-def _cloned(lesson: Lesson, scores: Scores, score: CloningScoreConfig) -> Iterator[Curve]:
-    sizes: list[int | None] = [*score.labels, None]
+        yield "expert", ALL, [("expert", RealPolicy(fast(Policy.load(score.expert)), seed=0))]
+    oracle = trained(run / "oracle", partial(oracle_clone, lesson))
+    yield ORACLE, ALL, [("oracle", RealPolicy(oracle, seed=0))]
     latent = lesson.latent_policy()
-    for kind in MAP_KINDS:
-        curve = Curve(f"latent policy, {kind}")
-        for size in sizes:
-            rows = []
-            for seed in range(1 if size is None else score.draws):
-                some = lesson.draw_labelled(size, seed)
+    sizes: list[int | None] = [*score.labels, None]
+    for size in sizes:
+        draws: dict[str, Draws] = {kind: [] for kind in MAP_KINDS}
+        for seed in range(1 if size is None else score.draws):
+            some = lesson.draw_labelled(size, seed)
+            logits_XK = lesson.logits(latent, some)
+            for kind in MAP_KINDS:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", message="no label among")
-                    action_map = fit_map(
-                        kind, some.codes_X, some.actions_X, logits_at(latent, some.frames_XHWC)
-                    )
-                rows.append(scores.of("latent", RealPolicy(latent, action_map, seed=0)))
-            curve.won[_name(size)] = np.array(rows)
-        yield curve
-    trained: dict[str, Callable[[Lesson, LabelledSet, Path], Policy]] = {
-        "videos relabelled by decoded latents": relabelled,
-        "videos labelled by inverse dynamics": inverse_dynamics,
-        "nothing but the labels": labels_alone,
-    }
-    for method, train in trained.items():
-        curve = Curve(method)
+                    action_map = fit_map(kind, some.codes_X, some.actions_X, logits_XK)
+                draws[kind].append(("latent", RealPolicy(latent, action_map, seed=seed)))
+        for kind in MAP_KINDS:
+            yield f"latent policy, {kind}", ALL if size is None else str(size), draws[kind]
+    for size in score.labels:
+        yield PLAIN, str(size), _trained_draws(lesson, labels_alone, size, score.draws)
+    for method, train in (
+        ("videos relabelled by decoded latents", Lesson.relabelled),
+        ("videos labelled by inverse dynamics", inverse_dynamics),
+    ):
         for size in score.retrained_labels:
-            rows = []
-            for seed in range(score.retrained_draws):
-                name = f"{train.__name__}-{size}-{seed}"
-                policy = _trained(
-                    lesson.config.run / name,
-                    lambda run, train=train, size=size, seed=seed: train(  # type: ignore[misc]
-                        lesson, lesson.draw_labelled(size, seed), run
-                    ),
-                )
-                rows.append(scores.of(name, RealPolicy(policy, seed=0)))
-            curve.won[_name(size)] = np.array(rows)
-        yield curve
-    oracle = _trained(lesson.config.run / "oracle", partial(oracle_clone, lesson))
-    yield Curve(
-        "videos with all true actions", {ALL: scores.of("oracle", RealPolicy(oracle, seed=0))[None]}
-    )
+            yield method, str(size), _trained_draws(lesson, train, size, score.retrained_draws)
 
 
-def _trained(folder: Path, train: Callable[[Path], Policy]) -> Policy:
-    if not (folder / "policy.json").exists():
-        train(folder / "clone").save(folder)
-    return fast(Policy.load(folder))
-
-
-def _name(size: int | None) -> str:
-    return ALL if size is None else str(size)
+def _trained_draws(
+    lesson: Lesson, train: Callable[[Lesson, LabelledSet, Path], Policy], size: int, draws: int
+) -> Draws:
+    found: Draws = []
+    for seed in range(draws):
+        name = f"{train.__name__}-{size}-{seed}"
+        some = lesson.draw_labelled(size, seed)
+        policy = trained(lesson.config.run / name, partial(train, lesson, some))
+        found.append((name, RealPolicy(policy, seed=seed)))
+    return found
 
 
 def oracle_clone(lesson: Lesson, run: Path) -> Policy:
@@ -168,98 +160,50 @@ def oracle_clone(lesson: Lesson, run: Path) -> Policy:
     return clone(lesson.config.clone, NUM_BUTTONS, clips, run)
 
 
-def relabelled(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
-    """The labels teach what latent actions mean, these label the videos, which are then cloned
-    (the way of LAPO+)."""
-    seen = [
-        [_ahead(*shard) for shard in zip(footage.labels.latents, footage.labels.codes, strict=True)]
-        for footage in lesson.labelled
-    ]
-    x = np.stack([seen[f][s][n] for f, s, n in some.places])
-    weight, bias = fit_linear(x, plain_button_index(some.actions_X), NUM_BUTTONS)
+def labels_alone(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
+    """Cloned from the labelled frames and nothing else."""
+    config = replace(lesson.config.clone, network="impala")
+    config = replace(config, steps=min(config.steps, FEW_STEPS))
+    return clone(config, NUM_BUTTONS, lesson.labelled_clips(some), run)
+
+
+def inverse_dynamics(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
+    """A network learns from the labelled frames, those before and the one after, what was done,
+    labels the videos, and those are cloned: what a latent action model must beat."""
+    network = NetworkConfig("st-vivit")
+    config = replace(lesson.config.clone, network="st-vivit", learning_rate=5e-4)
+    config = replace(config, steps=min(config.steps, FEW_STEPS))
+    # What was done at a frame shows in the one after it.
+    clips = lesson.labelled_clips(some, network.num_frames, after=1)
+    between = clone(config, NUM_BUTTONS, clips, run.with_name("between"), network=network)
     done = [
         [
-            np.where(
-                codes_N == NOT_KNOWN,
-                NOT_KNOWN,
-                (_ahead(latents_NE, codes_N) @ weight + bias).argmax(-1),
-            )
-            for latents_NE, codes_N in zip(
-                footage.labels.latents, footage.labels.codes, strict=True
-            )
+            _done(between, footage.store, shard, codes_N)
+            for shard, codes_N in enumerate(footage.labels.codes)
         ]
         for footage in lesson.footage
     ]
     return clone(lesson.config.clone, NUM_BUTTONS, lesson.clips(done), run)
 
 
-def _ahead(latents_NE: np.ndarray, codes_N: np.ndarray) -> np.ndarray:
-    """The latent action at each frame and those that follow, (N, AHEAD * E); 0 beyond the end of a
-    segment."""
-    inside_N = codes_N != NOT_KNOWN
-    columns = []
-    for k in range(AHEAD):
-        following = np.r_[np.arange(k, len(codes_N)), np.zeros(min(k, len(codes_N)), np.int64)]
-        inside_N = inside_N & (codes_N[following] != NOT_KNOWN)
-        inside_N[len(codes_N) - k :] = False
-        columns.append(np.where(inside_N[:, None], latents_NE[following], 0.0))
-    return np.concatenate(columns, 1)
-
-
-def labels_alone(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
-    """Cloned from the labelled frames and nothing else."""
-    config = replace(lesson.config.clone, network="impala")
-    config = replace(config, steps=min(config.steps, FEW_STEPS))
-    return clone(config, NUM_BUTTONS, _labelled_clips(lesson, some, 1), run)
-
-
-def inverse_dynamics(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
-    """A network learns from the labelled pairs of frames what was done between two, labels the
-    videos, and those are cloned: what a latent action model must beat."""
-    # The action stands at the later frame of a pair: a policy sees that one and the one before it.
-    between = _Pairs(lesson, _labelled_clips(lesson, some, 2), run.with_name("pairs"))
-    done = [
-        [between.done(footage.store, s, codes_N) for s, codes_N in enumerate(footage.labels.codes)]
-        for footage in lesson.footage
-    ]
-    return clone(lesson.config.clone, NUM_BUTTONS, lesson.clips(done), run)
-
-
-def _labelled_clips(lesson: Lesson, some: LabelledSet, num_frames: int) -> DecidedClips:
-    """Clips that begin at the labelled frames, with the button at their last frame; no others."""
-    known = [
-        [np.full(len(codes_N), NOT_KNOWN) for codes_N in footage.labels.codes]
-        for footage in lesson.labelled
-    ]
-    for (f, s, n), button in zip(some.places, plain_button_index(some.actions_X), strict=True):
-        known[f][s][n + num_frames - 1] = button
-    store = ClipStore([footage.store.paths[0] for footage in lesson.labelled], num_frames)
-    return DecidedClips(store, [shard_N for shards in known for shard_N in shards])
-
-
-class _Pairs:
-    """What was done between two frames, learnt from labelled pairs."""
-
-    def __init__(self, lesson: Lesson, clips: DecidedClips, run: Path) -> None:
-        network = NetworkConfig("st-vivit")
-        network = replace(network, transformer=replace(network.transformer, context_frames=2))
-        config = replace(lesson.config.clone, network="st-vivit")
-        config = replace(config, steps=min(config.steps, FEW_STEPS), learning_rate=5e-4)
-        self.policy = clone(config, NUM_BUTTONS, clips, run, network=network)
-
-    @torch.no_grad()
-    def done(self, store: ClipStore, shard: int, codes_N: np.ndarray) -> np.ndarray:
-        """Int64 (N,), `NOT_KNOWN` where no frame follows."""
-        frames = store.shard_frames(shard)
-        found_N = np.full(len(frames), NOT_KNOWN)
-        places = np.flatnonzero(codes_N != NOT_KNOWN)
-        unknown = torch.full((1, 2), NOT_KNOWN)
-        for first in range(0, len(places), 256):
-            some = places[first : first + 256]
-            pairs = torch.from_numpy(np.stack((frames[some], frames[some + 1]), 1))
-            logits = self.policy(pairs, unknown.expand(len(some), 2))[:, -1]
-            found_N[some] = logits.argmax(-1).numpy()
-        return found_N
+def _done(
+    between: Policy, store: ClipStore, shard: int, codes_N: np.ndarray, at_once: int = 256
+) -> np.ndarray:
+    """What a network of inverse dynamics says was done at each frame of a shard, int64 (N,);
+    `NOT_KNOWN` where no frame follows."""
+    found_N = np.full(len(codes_N), NOT_KNOWN)
+    before_T = np.arange(1 - between.config.num_frames, 1)
+    for of, start, length in store.segments.tolist():
+        if of != shard:
+            continue
+        places = start + np.arange(length - 1)
+        for first in range(0, len(places), at_once):
+            some = places[first : first + at_once]
+            frames = np.maximum(some[:, None] + 1 + before_T, start)
+            unknown = np.full(frames.shape, NOT_KNOWN)
+            logits = between.at(store.shard_frames(shard)[frames], unknown)
+            found_N[some] = logits.argmax(-1)
+    return found_N
 
 
 def _write(run: Path, found: dict[str, list[Curve]]) -> None:
@@ -276,20 +220,43 @@ def _write(run: Path, found: dict[str, list[Curve]]) -> None:
 
 
 def report(found: dict[str, list[Curve]]) -> str:
-    """Markdown: the share of levels solved, with its 95% interval over levels."""
+    """Markdown: the share of levels solved, and how much more than others solve of the same
+    levels; 95% intervals over levels."""
+    others = (ORACLE, PLAIN, RIGHT_JUMP)
     parts = []
     for difficulty, curves in found.items():
-        parts += [f"### {difficulty}", "", "| method | labels | levels solved | draws |"]
-        parts += ["|---|---|---|---|"]
+        named = {curve.method: curve for curve in curves}
+        parts += [f"### {difficulty}", ""]
+        parts += [
+            "| method | labels | draws | levels solved | worst to best draw | "
+            + " | ".join(f"more than {other}" for other in others) + " |"
+        ]  # fmt: skip
+        parts += ["|---" * (5 + len(others)) + "|"]
         for curve in curves:
             for labels, won_DL in curve.won.items():
-                e = curve.estimate(labels)
-                parts.append(
-                    f"| {curve.method} | {labels} | {e.value:.3f} [{e.low:.3f}, {e.high:.3f}] | "
-                    f"{len(won_DL)} |"
-                )
+                each_D = won_DL.mean(1)
+                spread = f"{each_D.min():.3f} to {each_D.max():.3f}" if len(each_D) > 1 else ""
+                differences = [
+                    _more(won_DL, named[other].won, labels)
+                    if other in named and other != curve.method else ""
+                    for other in others
+                ]  # fmt: skip
+                cells = [curve.method, labels, str(len(won_DL)), _text(curve.estimate(labels))]
+                parts.append("| " + " | ".join([*cells, spread, *differences]) + " |")
         parts.append("")
     return "\n".join(parts)
+
+
+def _more(won_DL: np.ndarray, other: dict[str, np.ndarray], labels: str) -> str:
+    """Paired, level by level: with as many labels, or with what the other has."""
+    other_DL = other.get(labels, next(iter(other.values())) if len(other) == 1 else None)
+    if other_DL is None:
+        return ""
+    return _text(bootstrap(won_DL.mean(0) - other_DL.mean(0)), "+")
+
+
+def _text(e: Estimate, sign: str = "") -> str:
+    return f"{e.value:{sign}.3f} [{e.low:{sign}.3f}, {e.high:{sign}.3f}]"
 
 
 def plot(path: Path, found: dict[str, list[Curve]]) -> None:

@@ -19,9 +19,8 @@ from genie_env.world_model import WorldModel
 from training.data.clip_store import ClipStore
 from training.data.videos import import_videos
 
-WINDOW, BEFORE, AT_ONCE = 64, 8, 384
-"""Frames of a clip that are looked at together, at most; those of them that only show the past;
-frames in a batch."""
+NEW, AT_ONCE = 56, 384
+"""Frames that are labelled together, beside those that only show their past; frames in a batch."""
 RATE_TOLERANCE = 0.01
 NAMES = ("codes", "latents")
 
@@ -86,7 +85,7 @@ def label(model: WorldModel, store: ClipStore, out: Path | None = None) -> Label
     width = model.latent_actions.quantizer.latent_dim
     codes = [np.full(size, NOT_KNOWN) for size in sizes]
     latents = [np.zeros((size, width), np.float32) for size in sizes]
-    for batch in _batches(list(_windows(store))):
+    for batch in _batches(list(_windows(store, model.latent_actions.look_back))):
         longest = max(end - start for _, start, _, end in batch)
         clips = np.stack([_padded(store, window, longest) for window in batch])
         with torch.no_grad():
@@ -108,13 +107,14 @@ def label(model: WorldModel, store: ClipStore, out: Path | None = None) -> Label
     return labels
 
 
-def _windows(store: ClipStore) -> Iterator[Window]:
+def _windows(store: ClipStore, look_back: int) -> Iterator[Window]:
+    """Each transition is labelled in the window that shows most of what came before it."""
     for shard, start, length in store.segments.tolist():
         end = start + length
         first = start
         while first < end - 1:
-            look = max(start, first - BEFORE)
-            stop = min(end, look + WINDOW)
+            look = max(start, first + 2 - look_back)
+            stop = min(end, first + NEW)
             yield shard, look, first, stop
             first = stop - 1
 

@@ -5,22 +5,30 @@ Shapes: N frames of a shard, X labelled transitions, K latent actions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from agents.config import CloningConfig, remember
-from agents.latent_bc.clone import DecidedClips, clone, fast, network_of
+from agents.latent_bc.clone import DecidedClips, clone, network_of, trained
 from agents.latent_bc.controller import fit_controller
 from agents.latent_bc.label import Labels, label, open_videos
-from agents.latent_bc.mapping import fit_map
+from agents.latent_bc.mapping import fit_linear, fit_map, plain_button_index
 from agents.latent_bc.policy import RealPolicy
-from agents.networks import NOT_KNOWN, Policy
+from agents.networks import NOT_KNOWN, Policy, fingerprint
+from genie_env.envs.coinrun import PLAIN_BUTTONS
 from genie_env.world_model import WorldModel
 from training.data.clip_store import ClipStore, has_labels, load_labels
+from training.data.collect import VALIDATION_LEVELS
+
+NUM_BUTTONS = len(PLAIN_BUTTONS)
+AHEAD = 3
+"""Latent actions that say what was done at a frame: its own and those after it. What is pressed in
+the air shows late, and who labels videos may look ahead."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +43,14 @@ class Footage:
 class LabelledSet:
     """Transitions whose true actions are known."""
 
-    frames_XHWC: np.ndarray
-    """uint8: the frames at which the actions were taken."""
     codes_X: np.ndarray
     """int64: their latent actions."""
     before_XE: np.ndarray
     """fp32: the continuous latent action of the transition before; 0 where there is none."""
     actions_X: np.ndarray
     """int64: their buttons, of the engine's 15."""
-    places: list[tuple[int, int, int]]
-    """Footage, shard and frame of each."""
+    places: np.ndarray
+    """int64 (X, 3): footage, shard and frame of each."""
 
 
 class Lesson:
@@ -56,11 +62,13 @@ class Lesson:
 
     def __init__(self, config: CloningConfig) -> None:
         self.config = config
-        remember(config, config.run / "cloning.json", apart=("run", "labels", "map", "labelled"))
-
-    @cached_property
-    def model(self) -> WorldModel:
-        return WorldModel.from_pretrained(self.config.model)
+        self.model = WorldModel.from_pretrained(config.model)
+        remember(
+            config,
+            config.run / "cloning.json",
+            apart=("run", "labels", "map"),
+            latent_actions=fingerprint(self.model.latent_actions),
+        )
 
     @cached_property
     def footage(self) -> list[Footage]:
@@ -84,71 +92,147 @@ class Lesson:
         return watched
 
     def _watch(self, folder: Path) -> Footage:
-        store = open_videos(folder, self.model, self.config.run / "imported" / folder.name)
-        name = "-".join(folder.parts[-2:])
+        # Folders of one name may lie in different places.
+        name = f"{folder.name}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
+        store = open_videos(folder, self.model, self.config.run / "imported" / name)
+        first, _ = VALIDATION_LEVELS
+        if has_labels(store.paths):
+            last = max(int(load_labels(*shard).level_seeds.max()) for shard in store.shards)
+            if last >= first:
+                raise ValueError(
+                    f"{folder} shows level {last}; accepted: training levels, below {first:,}"
+                )
         return Footage(store, label(self.model, store, self.config.run / f"latent-{name}.npz"))
 
     def clips(self, done: Sequence[Sequence[np.ndarray]]) -> DecidedClips:
         """Of all videos. done: for each footage, for each shard, what was done at its frames."""
-        folders = [footage.store.paths[0] for footage in self.footage]
-        store = ClipStore(folders, network_of(self.config.clone).num_frames)
-        return DecidedClips(store, [shard_N for shards in done for shard_N in shards])
+        store = ClipStore([footage.store.paths[0] for footage in self.footage], 1)
+        flat = [shard_N for shards in done for shard_N in shards]
+        return DecidedClips(store, flat, network_of(self.config.clone).num_frames)
+
+    def labelled_clips(
+        self, some: LabelledSet, num_frames: int = 1, after: int = 0
+    ) -> DecidedClips:
+        """Clips that end so many frames after the labelled ones, with their buttons; no others."""
+        known = [
+            [np.full(len(codes_N), NOT_KNOWN) for codes_N in footage.labels.codes]
+            for footage in self.labelled
+        ]
+        for (f, s, n), button in zip(
+            some.places.tolist(), plain_button_index(some.actions_X), strict=True
+        ):
+            known[f][s][n + after] = button
+        store = ClipStore([footage.store.paths[0] for footage in self.labelled], 1)
+        flat = [shard_N for shards in known for shard_N in shards]
+        return DecidedClips(store, flat, num_frames, last_only=True)
 
     def latent_policy(self) -> Policy:
         """The clone of what the latent action model says was done, trained if need be."""
-        folder = self.config.run / "latent"
-        if not (folder / "policy.json").exists():
+
+        def train(run: Path) -> Policy:
             clips = self.clips([footage.labels.codes for footage in self.footage])
-            num_codes = self.model.config.num_actions
-            clone(self.config.clone, num_codes, clips, folder / "clone").save(folder)
-        return fast(Policy.load(folder))
+            return clone(self.config.clone, self.model.config.num_actions, clips, run)
+
+        return trained(self.config.run / "latent", train)
+
+    @cached_property
+    def _all_labelled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Footage, shard and frame of every labelled transition, int64 (X, 3), and its button."""
+        places, actions = [], []
+        for f, footage in enumerate(self.labelled):
+            for s, codes_N in enumerate(footage.labels.codes):
+                pressed_N = load_labels(*footage.store.shards[s]).actions
+                frames = np.flatnonzero((codes_N != NOT_KNOWN) & (pressed_N >= 0))
+                places.append(np.stack(np.broadcast_arrays(f, s, frames), 1))
+                actions.append(pressed_N[frames].astype(np.int64))
+        return np.concatenate(places), np.concatenate(actions)
 
     def draw_labelled(self, count: int | None, seed: int) -> LabelledSet:
         """Some labelled transitions of the videos' levels, drawn evenly; all if None.
 
         Raises ValueError where there are fewer, or none is asked for.
         """
-        places = [
-            (number, shard, int(frame))
-            for number, footage in enumerate(self.labelled)
-            for shard, codes_N in enumerate(footage.labels.codes)
-            for frame in np.flatnonzero(codes_N != NOT_KNOWN)
-        ]
+        places_X3, actions_X = self._all_labelled
         if count is not None:
-            if not 1 <= count <= len(places):
-                raise ValueError(f"labels={count}; accepted: 1 to {len(places):,}")
+            if not 1 <= count <= len(places_X3):
+                raise ValueError(f"labels={count}; accepted: 1 to {len(places_X3):,}")
             rng = np.random.default_rng(seed)
-            places = [places[i] for i in sorted(rng.choice(len(places), count, replace=False))]
-        actions = [
-            [load_labels(*shard).actions for shard in footage.store.shards]
-            for footage in self.labelled
-        ]
-        footage = self.labelled
+            chosen = np.sort(rng.choice(len(places_X3), count, replace=False))
+            places_X3, actions_X = places_X3[chosen], actions_X[chosen]
+        labels = [footage.labels for footage in self.labelled]
+        places = places_X3.tolist()
         return LabelledSet(
-            np.stack([footage[f].store.shard_frames(s)[n] for f, s, n in places]),
-            np.array([footage[f].labels.codes[s][n] for f, s, n in places]),
+            np.array([labels[f].codes[s][n] for f, s, n in places]),
             # At the last frame of a segment the latent is 0, and so before the first of the next.
-            np.stack([footage[f].labels.latents[s][n - 1] * (n > 0) for f, s, n in places]),
-            np.array([actions[f][s][n] for f, s, n in places], np.int64),
-            places,
+            np.stack([labels[f].latents[s][n - 1] * (n > 0) for f, s, n in places]),
+            actions_X,
+            places_X3,
         )
 
+    def logits(self, policy: Policy, some: LabelledSet, at_once: int = 256) -> np.ndarray:
+        """What a policy says at the labelled frames, with those before them, fp32 (X, K)."""
+        clips = self.labelled_clips(some, policy.config.num_frames)
+        rows = []
+        for first in range(0, len(clips), at_once):
+            frames, actions = clips.batch(np.arange(first, min(first + at_once, len(clips))))
+            rows.append(policy.at(frames, np.full_like(actions, NOT_KNOWN)))
+        return np.concatenate(rows)
 
-def logits_at(policy: Policy, frames_XHWC: np.ndarray, at_once: int = 256) -> np.ndarray:
-    """What a policy says of single frames, fp32 (X, K)."""
-    groups = range(0, len(frames_XHWC), at_once)
-    return np.concatenate([policy.logits(frames_XHWC[i : i + at_once])[0] for i in groups])
+    def relabelled(self, some: LabelledSet, run: Path) -> Policy:
+        """The labels teach what latent actions mean, these label the videos, which are then cloned
+        (the way of LAPO+). The policy presses buttons."""
+        seen = [
+            [
+                ahead(*shard)
+                for shard in zip(footage.labels.latents, footage.labels.codes, strict=True)
+            ]
+            for footage in self.labelled
+        ]
+        x = np.stack([seen[f][s][n] for f, s, n in some.places.tolist()])
+        weight, bias = fit_linear(x, plain_button_index(some.actions_X), NUM_BUTTONS)
+
+        def decoded(latents_NE: np.ndarray, codes_N: np.ndarray) -> np.ndarray:
+            buttons_N = (ahead(latents_NE, codes_N) @ weight + bias).argmax(-1)
+            return np.where(codes_N == NOT_KNOWN, NOT_KNOWN, buttons_N)
+
+        done = [
+            [
+                decoded(*shard)
+                for shard in zip(footage.labels.latents, footage.labels.codes, strict=True)
+            ]
+            for footage in self.footage
+        ]
+        return clone(self.config.clone, NUM_BUTTONS, self.clips(done), run)
+
+
+def ahead(latents_NE: np.ndarray, codes_N: np.ndarray) -> np.ndarray:
+    """The latent action at each frame and those that follow, (N, AHEAD * E); 0 beyond the end of a
+    segment."""
+    inside_N = codes_N != NOT_KNOWN
+    columns = []
+    for k in range(AHEAD):
+        following = np.r_[np.arange(k, len(codes_N)), np.zeros(min(k, len(codes_N)), np.int64)]
+        inside_N = inside_N & (codes_N[following] != NOT_KNOWN)
+        inside_N[len(codes_N) - k :] = False
+        columns.append(np.where(inside_N[:, None], latents_NE[following], 0.0))
+    return np.concatenate(columns, 1)
 
 
 def learn(config: CloningConfig) -> RealPolicy:
     """Label, clone, map; ends with the policy in `config.run / "policy"`, and with it
     `controller.npz`, the way back from real to latent actions."""
     lesson = Lesson(config)
-    policy = lesson.latent_policy()
     some = lesson.draw_labelled(config.labels, config.seed)
-    found = fit_map(config.map, some.codes_X, some.actions_X, logits_at(policy, some.frames_XHWC))
-    real = RealPolicy(policy, found, config.seed)
+    if config.map == "relabel":
+        run = config.run / f"relabelled-{config.labels}-{config.seed}"
+        real = RealPolicy(trained(run, partial(lesson.relabelled, some)), None, config.seed)
+    else:
+        policy = lesson.latent_policy()
+        logits_XK = lesson.logits(policy, some)
+        action_map = fit_map(config.map, some.codes_X, some.actions_X, logits_XK)
+        real = RealPolicy(policy, action_map, config.seed)
     real.save(config.run / "policy", {"model": config.model, "labels": config.labels})
-    back = fit_controller(some.actions_X, some.before_XE, some.codes_X, policy.num_actions)
+    num_codes = lesson.model.config.num_actions
+    back = fit_controller(some.actions_X, some.before_XE, some.codes_X, num_codes)
     back.save(config.run / "policy" / "controller.npz")
     return real

@@ -18,6 +18,8 @@ from genie_env.envs.coinrun import PLAIN_BUTTONS
 
 MapKind = Literal["dictionary", "effects", "decoder"]
 MAP_KINDS: tuple[MapKind, ...] = ("dictionary", "effects", "decoder")
+PRIOR = 2.0
+"""Labels that a code has before it was seen: what is common is meant rather than what is rare."""
 
 
 def plain_button(actions: np.ndarray) -> np.ndarray:
@@ -49,17 +51,8 @@ def learn_dictionary(codes_X: np.ndarray, actions_X: np.ndarray, num_codes: int)
 
     Raises ValueError without labels, or for codes and actions that do not fit.
     """
+    _check(codes_X, actions_X, num_codes)
     codes_X, actions_X = np.asarray(codes_X), plain_button(actions_X)
-    if codes_X.shape != actions_X.shape or codes_X.ndim != 1 or not len(codes_X):
-        raise ValueError(
-            f"{codes_X.shape} latent and {actions_X.shape} real actions; accepted: as many of "
-            "both, at least one"
-        )
-    if codes_X.min() < 0 or codes_X.max() >= num_codes:
-        raise ValueError(
-            f"latent actions from {codes_X.min()} to {codes_X.max()}; accepted: 0 to "
-            f"{num_codes - 1}"
-        )
     count_AK = np.zeros((coinrun.NUM_ACTIONS, num_codes))
     np.add.at(count_AK, (actions_X, codes_X), 1)
     # One transition more of each code for every action: of a rare action little is known, so it
@@ -70,14 +63,28 @@ def learn_dictionary(codes_X: np.ndarray, actions_X: np.ndarray, num_codes: int)
     return np.where(count_AK.sum(0) > 0, best_K, count_AK.sum(1).argmax())
 
 
+def _check(codes_X: np.ndarray, actions_X: np.ndarray, num_codes: int) -> None:
+    codes_X, actions_X = np.asarray(codes_X), np.asarray(actions_X)
+    if codes_X.shape != actions_X.shape or codes_X.ndim != 1 or not len(codes_X):
+        raise ValueError(
+            f"{codes_X.shape} latent and {actions_X.shape} real actions; accepted: as many of "
+            "both, at least one"
+        )
+    if codes_X.min() < 0 or codes_X.max() >= num_codes:
+        raise ValueError(
+            f"latent actions from {codes_X.min()} to {codes_X.max()}; accepted: 0 to "
+            f"{num_codes - 1}"
+        )
+
+
 @dataclass(frozen=True)
 class ActionMap:
     """What a policy of latent actions presses.
 
     kind: `dictionary`, the paper's: of a code one of the real actions that were seen with it, drawn
-    as often as they were; `effects`: always the one that best explains the code
-    (`learn_dictionary`); `decoder`: real actions as a linear function of all the policy's
-    log-chances.
+    as often as they were; `effects`: always the one that was seen with it most, and `PRIOR` labels
+    more that are as all labels are; `decoder`: real actions as a linear function of all the
+    policy's log-chances.
     """
 
     kind: MapKind
@@ -115,7 +122,7 @@ def fit_map(
     Raises ValueError without labels, for arrays that do not fit, or an unknown kind.
     """
     num_codes = logits_XK.shape[-1]
-    best_K = plain_button_index(learn_dictionary(codes_X, actions_X, num_codes))
+    _check(codes_X, actions_X, num_codes)
     buttons_X = plain_button_index(actions_X)
     num_buttons = len(PLAIN_BUTTONS)
     bias_A = np.zeros(num_buttons)
@@ -133,7 +140,8 @@ def fit_map(
         )
         count_KA[unseen] = count_KA.sum(0)
     if kind == "effects":
-        return ActionMap(kind, np.eye(num_buttons)[best_K], bias_A)
+        usual_A = np.bincount(buttons_X, minlength=num_buttons) / len(buttons_X)
+        return ActionMap(kind, np.eye(num_buttons)[(count_KA + PRIOR * usual_A).argmax(1)], bias_A)
     if kind == "dictionary":
         return ActionMap(kind, count_KA / count_KA.sum(1, keepdims=True), bias_A)
     raise ValueError(f"unknown map {kind!r}; known: {', '.join(MAP_KINDS)}")

@@ -5,6 +5,7 @@ Shapes: B worlds, H W pixels, C = 3, K actions of the policy, A = 6 real ones.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agents.latent_bc.mapping import ActionMap
-from agents.networks import Past, Policy, draw
+from agents.networks import Past, Policy, draw, fingerprint
 from agents.score import Act
 from genie_env.envs.coinrun import PLAIN_BUTTONS
 
@@ -34,7 +35,7 @@ class RealPolicy:
             raise ValueError(
                 f"a policy of {policy.num_actions} actions with a map of {known}; accepted: as many"
             )
-        self.policy, self.action_map = policy, action_map
+        self.policy, self.action_map, self.seed = policy, action_map, seed
         self._rng = np.random.default_rng(seed)
 
     def predict(
@@ -85,6 +86,12 @@ class RealPolicy:
             return buttons_B
 
         return act
+
+    def fingerprint(self) -> str:
+        """Of its weights and map, and the seed of what it draws."""
+        facts = None if self.action_map is None else self.action_map.to_json()
+        text = json.dumps([fingerprint(self.policy), facts, self.seed])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def save(self, folder: Path, about: dict[str, Any] | None = None) -> None:
         """Policy and map in one folder; `about` is any JSON beside them."""

@@ -118,6 +118,12 @@ class LatentActionEncoder(nn.Module):
         # code: centred and scaled, the latents spread over the codebook from the first step.
         self.spread = nn.BatchNorm1d(self.quantizer.latent_dim, affine=False)
 
+    @property
+    def look_back(self) -> int:
+        """Frames that a latent action is read from: the two it lies between, and those before."""
+        transformer = self.config.encoder
+        return transformer.num_layers * (transformer.context_frames - 1) + 2
+
     def came_from(self, frames_BTHWC: Tensor) -> Tensor | None:
         """Where each patch was a frame before: (B, T, N, S) log shares, or None without reach."""
         if self.config.reach is None:
