@@ -12,6 +12,7 @@ from gymnasium.error import Error as GymnasiumError
 
 from agents.config import CloningConfig, CloningScoreConfig, DreamConfig, ExpertConfig
 from training.data.collect import CollectConfig
+from training.data.duels import DuelConfig
 from training.evaluation.config import EvaluationConfig
 
 
@@ -23,6 +24,17 @@ def collect(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
     from training.data.collect import collect as collect_frames
 
     collect_frames(config)
+
+
+def collect_duels(config: Annotated[DuelConfig, tyro.conf.arg(name="")]) -> None:
+    """Record pong-like games of two players, no two alike (the truth about them apart, for
+    evaluation only).
+
+    The same command goes on where it was stopped.
+    """
+    from training.data.duels import record_duels
+
+    print(record_duels(config))
 
 
 def import_videos(videos: Path, out: Path, fps: float | None = None, frame_size: int = 64) -> None:
@@ -272,6 +284,7 @@ def play(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "collect": collect,
+    "collect-duels": collect_duels,
     "import-videos": import_videos,
     "export-videos": export_videos,
     "train": train,

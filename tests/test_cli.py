@@ -60,5 +60,14 @@ def test_help_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("collect", "train", "eval", "dream", "play", "import-videos", "export-videos"):
+    for command in (
+        "collect",
+        "collect-duels",
+        "train",
+        "eval",
+        "dream",
+        "play",
+        "import-videos",
+        "export-videos",
+    ):
         assert command in done.stdout
