@@ -32,7 +32,7 @@ class DuelConfig:
     """Of a game."""
     shard_games: int = 2_000
     first_shard: int = 0
-    """Styles and play of a shard follow from its number alone. From 1,000,000 up: held-out styles."""
+    """Styles and play of a shard follow from its number alone; 1,000,000 and up are held out."""
     redraw: float = 0.8
     """Chance that a player who plays by chance does something else than before: what is kept up
     can be predicted, and what can be predicted is no action to a model."""
