@@ -80,14 +80,13 @@ class SearchConfig:
     """Saved states in which an attempt must get farther to the right than ever. Ways that wait
     where nothing is to be waited for teach waiting."""
     temperature: float = 0.4
-    """Of the choices."""
-    explore: float = 0.1
-    """Share of the choices made by mere chance, for each attempt that failed; half at most. What is
-    likely has been tried by then."""
-    farther: float = 0.15
-    """Saved states by which an attempt begins farther back, on average, for each that failed. Not
-    far at first: a mistake that is mended late, by what can be seen, is easier to learn from than
-    one that was avoided long before."""
+    """Of the choices, at first."""
+    warmer: float = 0.05
+    """Added to that by each attempt that failed: what is likely has been tried by then."""
+    hottest: float = 2.0
+    """At most this."""
+    farther: float = 0.25
+    """Saved states by which an attempt begins farther back, on average, for each that failed."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from agents.config import SearchConfig
-from agents.networks import draw, log_softmax
+from agents.networks import draw
 from agents.score import Levels
 from genie_env.envs import coinrun
 from genie_env.envs.coinrun import PLAIN_BUTTONS, CoinRunVectorEnv
@@ -62,7 +62,7 @@ class _Attempt:
         if len(self.buttons) >= config.max_steps:
             back = int(rng.integers(len(self.saved)))
         else:
-            back = int(rng.exponential(0.5 + config.farther * self.failed))
+            back = int(rng.exponential(1 + config.farther * self.failed))
             back += 0 if self.ended else config.patience
         keep = max(1, len(self.saved) - back)
         del self.saved[keep:], self.reached[keep:]
@@ -143,10 +143,9 @@ def _press(
     pressed_B = np.full(env.num_envs, coinrun.NOOP)
     if going:
         failed = np.array([attempt.failed for attempt in going.values()])
-        explore = np.minimum(config.explore * failed, 0.5)[:, None]
-        chances = np.exp(log_softmax(propose(obs_BHWC[list(going)]) / config.temperature))
-        chances = (1 - explore) * chances + explore / len(PLAIN_BUTTONS)
-        pressed_B[list(going)] = np.take(PLAIN_BUTTONS, draw(np.log(chances + 1e-12), rng))
+        heat = np.minimum(config.temperature + config.warmer * failed, config.hottest)
+        logits = propose(obs_BHWC[list(going)]) / heat[:, None]
+        pressed_B[list(going)] = np.take(PLAIN_BUTTONS, draw(logits, rng))
     obs_BHWC, _, terminated_B, truncated_B, infos = env.step(pressed_B)
     for b, attempt in going.items():
         attempt.buttons.append(int(pressed_B[b]))

@@ -93,7 +93,7 @@ def test_attempts_that_stand_still_go_back(levels):
         logits[:, PLAIN_BUTTONS.index(RIGHT)] = 0.0
         return logits
 
-    config = SearchConfig(max_attempts=3, explore=0.0)
+    config = SearchConfig(max_attempts=3, temperature=0.5, warmer=0.0)
     patient = find_ways(levels, 3, right_only, replace(config, patience=10**6, max_steps=60))
     hasty = find_ways(levels, 3, right_only, config)
     assert [way is None for way in hasty] == [way is None for way in patient]
