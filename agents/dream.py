@@ -363,7 +363,7 @@ def score(
     if len(games) != 1:
         raise ValueError(f"the agents live in different games: {sorted(games)}; score them apart")
     (look, difficulty) = games.pop()
-    held_out = Levels.of(look, difficulty, *parse_levels(levels))
+    held_out = Levels(look, difficulty, *parse_levels(levels))
     scores = score_buttons(held_out) if buttons else {}
     for run, trained in about.items():
         agent = PPO.load(run / "agent.zip", device="cpu")

@@ -108,7 +108,7 @@ def _levels(config: ExpertConfig, difficulty: str) -> Levels:
             f"levels {config.first_level} to {config.first_level + config.num_levels - 1}; "
             f"accepted: training levels, below {first:,}"
         )
-    return Levels.of(config.look, difficulty, config.first_level, config.num_levels)
+    return Levels(config.look, difficulty, config.first_level, config.num_levels)
 
 
 def _read_ways(path: Path) -> Ways:
@@ -141,8 +141,8 @@ def train_expert(config: ExpertConfig) -> Policy:
 
 
 def _share(levels: Levels, number: int, of: int) -> Levels:
-    first, end = (len(levels.states) * n // of for n in (number, number + 1))
-    return replace(levels, first=levels.first + first, states=levels.states[first:end])
+    first, end = (levels.count * n // of for n in (number, number + 1))
+    return replace(levels, first=levels.first + first, count=end - first)
 
 
 def _find(

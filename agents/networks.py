@@ -225,12 +225,6 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log chances (..., A)."""
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
 def draw(logits_BA: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One action a row by its chances, int64 (B,)."""
     gumbel = -np.log(-np.log(rng.uniform(1e-12, 1, logits_BA.shape)))

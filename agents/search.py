@@ -47,13 +47,14 @@ class _Attempt:
     ended: bool = False
     solved: bool = False
 
-    def save(self, state: bytes, right: float) -> None:
+    def save(self, state: bytes, right: float, config: SearchConfig) -> bool:
+        """Where it has come to; whether it may go on from there: it is not too long under way, and
+        got farther to the right within `patience` saved states."""
         self.saved.append(state)
         self.reached.append(max(right, self.reached[-1]))
-
-    def stands(self, patience: int) -> bool:
-        """Whether it got no farther for so many saved states."""
-        return len(self.reached) > patience and self.reached[-1] <= self.reached[-1 - patience]
+        before = self.reached[: -config.patience]
+        stands = bool(before) and self.reached[-1] <= before[-1]
+        return not stands and len(self.buttons) < config.max_steps
 
     def go_back(self, config: SearchConfig, rng: np.random.Generator) -> None:
         """To a state that was saved before: a little while ago if this attempt died or got no
@@ -80,8 +81,8 @@ def find_ways(
 ) -> Ways:
     """The buttons that lead to the coin of each level; None where none were found."""
     rng = np.random.default_rng(seed)
-    ways: Ways = [None] * len(levels.states)
-    waiting = iter(range(len(levels.states)))
+    ways: Ways = [None] * levels.count
+    waiting = iter(range(levels.count))
 
     def begin() -> _Attempt | None:
         level = next(waiting, None)
@@ -91,7 +92,7 @@ def find_ways(
         env = CoinRunVectorEnv(len(states), levels.look, levels.difficulty, frame_skip=frame_skip)
         return env, env.reset(options={"states": states})[0]
 
-    attempts = [begin() for _ in range(min(config.at_once, len(levels.states)))]
+    attempts = [begin() for _ in range(min(config.at_once, levels.count))]
     env, obs = worlds([attempt.saved[0] for attempt in attempts if attempt])
     try:
         with tqdm(total=len(ways), desc=what, leave=False) as bar:
@@ -104,9 +105,8 @@ def find_ways(
                     if attempt is None:
                         continue
                     if not attempt.ended:
-                        attempt.save(states[b], env.agent_position(states[b])[0])
-                        fast = not attempt.stands(config.patience)
-                        if fast and len(attempt.buttons) < config.max_steps:
+                        right, _ = env.agent_position(states[b])
+                        if attempt.save(states[b], right, config):
                             continue
                     if attempt.solved or attempt.failed == config.max_attempts:
                         if attempt.solved:

@@ -113,6 +113,15 @@ def true_buttons(store: ClipStore) -> list[np.ndarray]:
     return [np.where(a < 0, NOT_KNOWN, plain_button_index(np.maximum(a, 0))) for a in pressed]
 
 
+def logits_of(policy: Policy, clips: DecidedClips, at_once: int = 256) -> np.ndarray:
+    """What a policy says at the last frame of every clip, told of no action, fp32 (clips, A)."""
+    rows = []
+    for first in range(0, len(clips), at_once):
+        frames, actions = clips.batch(np.arange(first, min(first + at_once, len(clips))))
+        rows.append(policy.at(frames, np.full_like(actions, NOT_KNOWN)))
+    return np.concatenate(rows)
+
+
 def fast(policy: Policy) -> Policy:
     """To play with: in bf16, which is several times faster where it is not slower."""
     return policy.to(torch.bfloat16).eval()

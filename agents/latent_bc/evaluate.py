@@ -17,13 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from agents.config import CloningConfig, CloningScoreConfig
-from agents.latent_bc.clone import clone, fast, trained, true_buttons
-from agents.latent_bc.learn import NUM_BUTTONS, LabelledSet, Lesson
+from agents.latent_bc.clone import (
+    DecidedClips,
+    clone,
+    fast,
+    logits_of,
+    trained,
+    true_buttons,
+)
+from agents.latent_bc.learn import NUM_BUTTONS, Footage, LabelledSet, Lesson
 from agents.latent_bc.mapping import MAP_KINDS, fit_map
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, NetworkConfig, Policy
 from agents.score import Levels, frames_env, score_buttons, solved
-from training.data.clip_store import ClipStore
 from training.evaluation.config import parse_levels
 from training.evaluation.sections import Estimate, bootstrap
 
@@ -82,7 +88,7 @@ def evaluate(config: CloningConfig, score: CloningScoreConfig) -> dict[str, list
     policies = list(_policies(lesson, score))
     found = {}
     for difficulty in score.difficulties:
-        levels = Levels.of(lesson.model.config.look, difficulty, *parse_levels(score.levels))
+        levels = Levels(lesson.model.config.look, difficulty, *parse_levels(score.levels))
         scores = Scores(
             config.run / f"scores-{difficulty}-{score.levels}", levels,
             lesson.model.config.frame_skip or 1,
@@ -124,7 +130,8 @@ def _policies(lesson: Lesson, score: CloningScoreConfig) -> Iterator[tuple[str, 
         draws: dict[str, Draws] = {kind: [] for kind in MAP_KINDS}
         for seed in range(1 if size is None else score.draws):
             some = lesson.draw_labelled(size, seed)
-            logits_XK = lesson.logits(latent, some)
+            clips = lesson.labelled_clips(some, latent.config.num_frames)
+            logits_XK = logits_of(latent, clips)
             for kind in MAP_KINDS:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", message="no label among")
@@ -145,13 +152,8 @@ def _policies(lesson: Lesson, score: CloningScoreConfig) -> Iterator[tuple[str, 
 def _trained_draws(
     lesson: Lesson, train: Callable[[Lesson, LabelledSet, Path], Policy], size: int, draws: int
 ) -> Draws:
-    found: Draws = []
-    for seed in range(draws):
-        name = f"{train.__name__}-{size}-{seed}"
-        some = lesson.draw_labelled(size, seed)
-        policy = trained(lesson.config.run / name, partial(train, lesson, some))
-        found.append((name, RealPolicy(policy, seed=seed)))
-    return found
+    taught = [(seed, *lesson.taught(train, size, seed)) for seed in range(draws)]
+    return [(name, RealPolicy(policy, seed=seed)) for seed, name, policy in taught]
 
 
 def oracle_clone(lesson: Lesson, run: Path) -> Policy:
@@ -176,34 +178,21 @@ def inverse_dynamics(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
     # What was done at a frame shows in the one after it.
     clips = lesson.labelled_clips(some, network.num_frames, after=1)
     between = clone(config, NUM_BUTTONS, clips, run.with_name("between"), network=network)
-    done = [
-        [
-            _done(between, footage.store, shard, codes_N)
-            for shard, codes_N in enumerate(footage.labels.codes)
-        ]
-        for footage in lesson.footage
-    ]
+    done = [_done(between, footage) for footage in lesson.footage]
     return clone(lesson.config.clone, NUM_BUTTONS, lesson.clips(done), run)
 
 
-def _done(
-    between: Policy, store: ClipStore, shard: int, codes_N: np.ndarray, at_once: int = 256
-) -> np.ndarray:
-    """What a network of inverse dynamics says was done at each frame of a shard, int64 (N,);
+def _done(between: Policy, footage: Footage) -> list[np.ndarray]:
+    """What a network of inverse dynamics says was done at each frame of each shard, int64 (N,);
     `NOT_KNOWN` where no frame follows."""
-    found_N = np.full(len(codes_N), NOT_KNOWN)
-    before_T = np.arange(1 - between.config.num_frames, 1)
-    for of, start, length in store.segments.tolist():
-        if of != shard:
-            continue
-        places = start + np.arange(length - 1)
-        for first in range(0, len(places), at_once):
-            some = places[first : first + at_once]
-            frames = np.maximum(some[:, None] + 1 + before_T, start)
-            unknown = np.full(frames.shape, NOT_KNOWN)
-            logits = between.at(store.shard_frames(shard)[frames], unknown)
-            found_N[some] = logits.argmax(-1)
-    return found_N
+    codes = footage.labels.codes
+    # It looks at the frames after which something was done, and at those before them.
+    after = [np.r_[NOT_KNOWN, codes_N[:-1]] for codes_N in codes]
+    clips = DecidedClips(footage.store, after, between.config.num_frames, last_only=True)
+    all_codes = np.concatenate(codes)
+    found = np.full(len(all_codes), NOT_KNOWN)
+    found[all_codes != NOT_KNOWN] = logits_of(between, clips).argmax(-1)
+    return np.split(found, np.cumsum([len(codes_N) for codes_N in codes])[:-1])
 
 
 def _write(run: Path, found: dict[str, list[Curve]]) -> None:

@@ -6,7 +6,7 @@ Shapes: N frames of a shard, X labelled transitions, K latent actions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.config import CloningConfig, remember
-from agents.latent_bc.clone import DecidedClips, clone, network_of, trained
+from agents.latent_bc.clone import DecidedClips, clone, logits_of, network_of, trained
 from agents.latent_bc.controller import fit_controller
 from agents.latent_bc.label import Labels, label, open_videos
 from agents.latent_bc.mapping import fit_linear, fit_map, plain_button_index
@@ -169,40 +169,34 @@ class Lesson:
             places_X3,
         )
 
-    def logits(self, policy: Policy, some: LabelledSet, at_once: int = 256) -> np.ndarray:
-        """What a policy says at the labelled frames, with those before them, fp32 (X, K)."""
-        clips = self.labelled_clips(some, policy.config.num_frames)
-        rows = []
-        for first in range(0, len(clips), at_once):
-            frames, actions = clips.batch(np.arange(first, min(first + at_once, len(clips))))
-            rows.append(policy.at(frames, np.full_like(actions, NOT_KNOWN)))
-        return np.concatenate(rows)
+    def taught(
+        self, train: Callable[[Lesson, LabelledSet, Path], Policy], count: int, seed: int
+    ) -> tuple[str, Policy]:
+        """A policy that needs a labelled set of its own, trained if need be, and its name."""
+        name = f"{train.__name__}-{count}-{seed}"
+        some = self.draw_labelled(count, seed)
+        return name, trained(self.config.run / name, partial(train, self, some))
 
     def relabelled(self, some: LabelledSet, run: Path) -> Policy:
         """The labels teach what latent actions mean, these label the videos, which are then cloned
         (the way of LAPO+). The policy presses buttons."""
-        seen = [
-            [
-                ahead(*shard)
-                for shard in zip(footage.labels.latents, footage.labels.codes, strict=True)
-            ]
-            for footage in self.labelled
-        ]
+        seen = [_ahead_of(footage.labels) for footage in self.labelled]
         x = np.stack([seen[f][s][n] for f, s, n in some.places.tolist()])
         weight, bias = fit_linear(x, plain_button_index(some.actions_X), NUM_BUTTONS)
-
-        def decoded(latents_NE: np.ndarray, codes_N: np.ndarray) -> np.ndarray:
-            buttons_N = (ahead(latents_NE, codes_N) @ weight + bias).argmax(-1)
-            return np.where(codes_N == NOT_KNOWN, NOT_KNOWN, buttons_N)
-
         done = [
             [
-                decoded(*shard)
-                for shard in zip(footage.labels.latents, footage.labels.codes, strict=True)
+                np.where(codes_N == NOT_KNOWN, NOT_KNOWN, (x_NF @ weight + bias).argmax(-1))
+                for codes_N, x_NF in zip(
+                    footage.labels.codes, _ahead_of(footage.labels), strict=True
+                )
             ]
             for footage in self.footage
         ]
         return clone(self.config.clone, NUM_BUTTONS, self.clips(done), run)
+
+
+def _ahead_of(labels: Labels) -> list[np.ndarray]:
+    return [ahead(*shard) for shard in zip(labels.latents, labels.codes, strict=True)]
 
 
 def ahead(latents_NE: np.ndarray, codes_N: np.ndarray) -> np.ndarray:
@@ -224,11 +218,11 @@ def learn(config: CloningConfig) -> RealPolicy:
     lesson = Lesson(config)
     some = lesson.draw_labelled(config.labels, config.seed)
     if config.map == "relabel":
-        run = config.run / f"relabelled-{config.labels}-{config.seed}"
-        real = RealPolicy(trained(run, partial(lesson.relabelled, some)), None, config.seed)
+        _, policy = lesson.taught(Lesson.relabelled, config.labels, config.seed)
+        real = RealPolicy(policy, None, config.seed)
     else:
         policy = lesson.latent_policy()
-        logits_XK = lesson.logits(policy, some)
+        logits_XK = logits_of(policy, lesson.labelled_clips(some, policy.config.num_frames))
         action_map = fit_map(config.map, some.codes_X, some.actions_X, logits_XK)
         real = RealPolicy(policy, action_map, config.seed)
     real.save(config.run / "policy", {"model": config.model, "labels": config.labels})

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from agents.networks import log_softmax
 from genie_env.envs import coinrun
 from genie_env.envs.coinrun import PLAIN_BUTTONS
 
@@ -96,7 +95,7 @@ class ActionMap:
     def chances(self, logits_BK: np.ndarray, codes_B: np.ndarray) -> np.ndarray:
         """Of the real actions, (B, A), where a policy with these logits drew these codes."""
         if self.kind == "decoder":
-            return np.exp(log_softmax(log_softmax(logits_BK) @ self.weight_KA + self.bias_A))
+            return np.exp(_log_softmax(_log_softmax(logits_BK) @ self.weight_KA + self.bias_A))
         return self.weight_KA[codes_B]
 
     def to_json(self) -> dict[str, object]:
@@ -128,7 +127,7 @@ def fit_map(
     num_buttons = len(PLAIN_BUTTONS)
     bias_A = np.zeros(num_buttons)
     if kind == "decoder":
-        weight_KA, bias_A = fit_linear(log_softmax(logits_XK), buttons_X, num_buttons)
+        weight_KA, bias_A = fit_linear(_log_softmax(logits_XK), buttons_X, num_buttons)
         return ActionMap(kind, weight_KA, bias_A)
     count_KA = np.zeros((num_codes, num_buttons))
     np.add.at(count_KA, (np.asarray(codes_X), buttons_X), 1)
@@ -170,3 +169,8 @@ def fit_linear(
 
     solver.step(loss)
     return weight.detach().numpy(), bias.detach().numpy()
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

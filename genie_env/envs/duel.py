@@ -12,7 +12,7 @@ Shapes: B games, P = 2 players, L balls, H W pixels, C = 3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,9 +58,6 @@ class Styles:
     """uint8 (B, H, W, C)."""
     colours: np.ndarray
     """(B, 5, C): of the two paddles, the balls, what drifts and the score."""
-
-    def __getitem__(self, rows: np.ndarray) -> Styles:
-        return Styles(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 def draw_styles(rng: np.random.Generator, count: int) -> Styles:
@@ -117,7 +114,7 @@ class Duel:
 
     Args:
         styles: of the games.
-        rng: draws where balls are served to; nothing else is left to chance.
+        rng: draws where everything is at first and where balls are served to, nothing else.
     """
 
     def __init__(self, styles: Styles, rng: np.random.Generator) -> None:

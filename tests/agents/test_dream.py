@@ -107,7 +107,7 @@ def test_refusals(config, tiny_model, tmp_path):
 
 
 def test_each_level_is_played_once_whatever_the_batch():
-    levels = Levels.of("plain", "easy", 20_000, 7)
+    levels = Levels("plain", "easy", 20_000, 7)
 
     def make_env(num_envs):
         return SB3VecEnv(CoinRunVectorEnv(num_envs, "plain", "easy"))
@@ -132,7 +132,7 @@ def test_each_level_is_played_once_whatever_the_batch():
 
 
 def test_fewer_worlds_for_the_last_levels_change_nothing():
-    levels = Levels.of("plain", "hard", 20_000, 16)
+    levels = Levels("plain", "hard", 20_000, 16)
     sizes, starts = [], []
 
     def stubborn(rng, obs, worlds, begin):

@@ -6,6 +6,7 @@ Shapes: B games, P = 2 players, L balls, T frames of a game, N frames of a shard
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +17,6 @@ from tqdm import tqdm
 from genie_env.envs import duel
 from genie_env.envs.duel import Duel, draw_styles
 from training.data.clip_store import ClipWriter, list_shards, read_meta, write_meta
-
-HELD_OUT = 1_000_000
-"""Shards from this number up have styles that nothing is trained on."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,8 @@ class DuelConfig:
         for name in ("num_games", "num_frames", "shard_games"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name, low in (("redraw", 0.0), ("reactive", 0.0)):
-            if not low <= getattr(self, name) <= 1:
+        for name in ("redraw", "reactive"):
+            if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
 
 
@@ -111,13 +109,11 @@ def record_duels(config: DuelConfig) -> Path:
         if {**found, "num_games": 0} != {**source, "num_games": 0}:
             raise ValueError(f"{folder} holds games of another config: {found}, not {source}")
     write_meta(folder, frame_size=duel.SIZE, frame_skip=1, source=source)
-    shards = range(
-        config.first_shard, config.first_shard - (-config.num_games // config.shard_games)
-    )
+    shards = range(math.ceil(config.num_games / config.shard_games))
     there = set(list_shards(folder))
     for shard in tqdm(shards, desc=str(folder), leave=False):
-        if shard not in there:
-            _record_shard(folder, shard, config)
+        if config.first_shard + shard not in there:
+            _record_shard(folder, config.first_shard + shard, config)
     return folder
 
 

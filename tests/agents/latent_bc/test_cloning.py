@@ -20,9 +20,9 @@ from agents.config import (
 from agents.expert import record, record_expert, runner, train_expert, walk
 from agents.latent_bc.clone import DecidedClips, clone, true_buttons
 from agents.latent_bc.controller import Controller, RealActionWrapper, fit_controller
-from agents.latent_bc.evaluate import ORACLE, PLAIN, Curve, evaluate, report
-from agents.latent_bc.label import label, open_videos
-from agents.latent_bc.learn import Lesson, ahead, learn
+from agents.latent_bc.evaluate import ORACLE, PLAIN, Curve, _done, evaluate, report
+from agents.latent_bc.label import Labels, label, open_videos
+from agents.latent_bc.learn import Footage, Lesson, ahead, learn
 from agents.latent_bc.mapping import MAP_KINDS, ActionMap, fit_linear, fit_map, plain_button_index
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, NetworkConfig, Past, Policy, draw
@@ -38,7 +38,7 @@ TINY = CloneConfig(channels=(4, 4), steps=3, batch_size=8)
 
 @pytest.fixture(scope="module")
 def levels():
-    return Levels.of("full", "easy", 0, 10)
+    return Levels("full", "easy", 0, 10)
 
 
 @pytest.fixture(scope="module")
@@ -504,3 +504,25 @@ def test_a_common_action_is_meant_rather_than_a_rare_one():
     actions = np.r_[np.full(30, RIGHT), NOOP]
     found = fit_map("effects", codes, actions, np.zeros((31, 2)))
     assert PLAIN_BUTTONS[found.chances(np.zeros((1, 2)), np.array([0]))[0].argmax()] == RIGHT
+
+
+def test_inverse_dynamics_say_what_was_done_at_the_frame_before(tmp_path):
+    write_meta(tmp_path / "s", frame_size=64)
+    for shard, lengths in enumerate(((3, 2), (4,))):
+        with ClipWriter(tmp_path / "s", shard, 64) as writer:
+            for length in lengths:
+                shown = np.arange(length, dtype=np.uint8)[:, None, None, None]
+                writer.add(np.broadcast_to(shown, (length, 64, 64, 3)).copy())
+
+    class Counts(Policy):
+        """Says the number that the last frame shows."""
+
+        def at(self, frames_BTHWC, actions_BT):
+            assert frames_BTHWC.shape[1] == 4 and (actions_BT == NOT_KNOWN).all()
+            return np.eye(6)[frames_BTHWC[:, -1, 0, 0, 0]]
+
+    store = ClipStore(tmp_path / "s", 1)
+    codes = [np.array([7, 7, NOT_KNOWN, 7, NOT_KNOWN]), np.array([7, 7, 7, NOT_KNOWN])]
+    footage = Footage(store, Labels(codes, []))
+    done = _done(Counts(NetworkConfig("st-vivit"), 6), footage)
+    assert [d.tolist() for d in done] == [[1, 2, -1, 1, -1], [1, 2, 3, -1]]
