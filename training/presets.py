@@ -40,6 +40,9 @@ class Experiment:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     tokenizer_loop: LoopConfig = field(default_factory=LoopConfig)
+    tokenizer_ends: float = 0.0
+    """Share of the tokenizer's clips that are the last ones of their episodes: coins are rare
+    elsewhere."""
     latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)
     latent_actions_loss: LatentActionLossConfig = field(default_factory=LatentActionLossConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)

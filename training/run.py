@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from genie_env.world_model import WorldModel
 from genie_env.world_model.tokenizer import VideoTokenizer
-from training.data.clip_store import ClipStore
+from training.data.clip_store import ClipStore, EndsOften
 from training.data.collect import collect
 from training.latent_actions import LatentActionStage
 from training.loop import processes, train
@@ -84,12 +84,13 @@ def train_tokenizer(
     """First; ends with `run_dir/tokenizer.safetensors`. Resumes where it left off."""
     remember(experiment, run_dir)
     frames = experiment.tokenizer_loop.clip_frames
-    stores = _open_stores(data, validation, frames, experiment)
+    store, validation_store = _open_stores(data, validation, frames, experiment)
     # Before the weights are drawn, so that a run is a function of its config.
     set_seed(experiment.tokenizer_loop.seed)
     stage = TokenizerStage(experiment.tokenizer, experiment.tokenizer_loss)
     start_weights(experiment, {"tokenizer": stage.tokenizer})
-    train(stage, experiment.tokenizer_loop, run_dir / "tokenizer", *stores)
+    clips = EndsOften(store, experiment.tokenizer_ends)
+    train(stage, experiment.tokenizer_loop, run_dir / "tokenizer", clips, validation_store)
     _save_weights(stage.tokenizer, run_dir / "tokenizer.safetensors")
 
 

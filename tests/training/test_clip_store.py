@@ -15,6 +15,7 @@ from training.data.clip_store import (
     ClipLabels,
     ClipStore,
     ClipWriter,
+    EndsOften,
     StoreFullError,
     load_labels,
 )
@@ -83,6 +84,23 @@ def test_several_stores_read_as_one(tmp_path):
     alone = np.concatenate([one.clips(range(len(one))), two.clips(range(len(two)))])
     np.testing.assert_array_equal(both.clips(range(len(both))), alone)
     assert both.meta["frame_skip"] == 3 and both.meta["look"] == "plain"
+
+
+def test_the_ends_of_segments_may_be_drawn_more_often(tmp_path):
+    lengths = [[5, 4, 3, 9], [1, 14]]
+    store = ClipStore(write_store(tmp_path, lengths), clip_frames=4)
+    whole = [frames_of(number, length) for number, length in enumerate((5, 4, 3, 9, 1, 14))]
+    last = [frames[-4:] for frames in whole if len(frames) >= 4]
+    np.testing.assert_array_equal(store.clips(store.last_clips()), np.stack(last))
+    often = EndsOften(store, 0.5)
+    assert len(often) == 2 * len(store)
+    every = np.arange(len(store))
+    np.testing.assert_array_equal(often.batch(every)[0], store.clips(every))
+    ends = often.batch(len(store) + every)[0]
+    np.testing.assert_array_equal(ends, np.stack([last[i % len(last)] for i in every]))
+    assert len(EndsOften(store, 0.0)) == len(store)
+    with pytest.raises(ValueError, match=r"share=1.0; accepted: 0 <= share < 1"):
+        EndsOften(store, 1.0)
 
 
 def test_pickled_and_threaded_reads_agree(tmp_path):

@@ -406,6 +406,10 @@ class ClipStore:
         shard, start, _ = self.segments[row]
         return int(shard), int(start) + index - first
 
+    def last_clips(self) -> np.ndarray:
+        """Of each segment that is long enough, the index of its last clip: int64."""
+        return np.unique(self._clip_ends_S[self._clip_ends_S > 0]) - 1
+
     def segment(self, row: int) -> np.ndarray:
         """All frames of segment `row`, uint8 (length, H, W, 3), read-only and memory-mapped."""
         shard, start, length = self.segments[row]
@@ -427,6 +431,28 @@ class ClipStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open_frames()
+
+
+class EndsOften:
+    """A `ClipStore` in which about `share` of the clips (0 <= share < 1) are the last ones of their
+    segments. What an episode ends with, a coin or a fall, is on few frames of it."""
+
+    def __init__(self, store: ClipStore, share: float) -> None:
+        if not 0 <= share < 1:
+            raise ValueError(f"share={share}; accepted: 0 <= share < 1")
+        self._store = store
+        self._last = store.last_clips()
+        self._extra = round(share / (1 - share) * len(store))
+
+    def __len__(self) -> int:
+        return len(self._store) + self._extra
+
+    def batch(self, indices_B: Sequence[int] | np.ndarray) -> tuple[np.ndarray, ...]:
+        """As of the store, indices from its length on being those of last clips."""
+        indices_B = np.asarray(indices_B)
+        beyond_B = indices_B - len(self._store)
+        last_B = self._last[beyond_B % len(self._last)]
+        return self._store.batch(np.where(beyond_B < 0, indices_B, last_B))
 
 
 def _open_shard(folder: Path, shard: int, frame_size: int) -> np.ndarray:
