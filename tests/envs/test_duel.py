@@ -134,3 +134,31 @@ def test_a_recording_goes_on_and_keeps_the_truth_apart(tmp_path):
     (folder / "truth-00000.npz").unlink()
     with pytest.raises(FileNotFoundError, match="video and nothing else"):
         load_truth(folder, 0)
+
+
+@pytest.mark.parametrize("game", ["cooperative_pong", "atari_pong"])
+def test_real_games_are_recorded_with_their_truth(tmp_path, game):
+    pytest.importorskip({"cooperative_pong": "pymunk", "atari_pong": "ale_py"}[game])
+    config = DuelConfig("x", game=game, reactive=0.0)
+    frames, truth = play_games(6, 12, config, 0)
+    assert frames.shape == (6, 12, SIZE, SIZE, 3) and frames.dtype == np.uint8
+    assert truth.actions.shape == (6, 12, 2) and not np.isnan(truth.players).any()
+    middle = (truth.players[..., :2] + truth.players[..., 2:]) / 2
+    assert (middle[:, :, 0, 0] < SIZE / 2).all() and (middle[:, :, 1, 0] > SIZE / 2).all()
+    # The paddles are where the boxes say, and go where they are told to.
+    bright = frames.astype(int).sum(-1)
+    for player in (0, 1):
+        x, y = np.moveaxis(middle[:, :, player].astype(int), -1, 0)
+        game_index, step = np.indices(x.shape)
+        assert (bright[game_index, step, y, x] != np.median(bright, (2, 3))).mean() > 0.9
+        moved = np.diff(middle[:, :, player, 1], axis=1)
+        does = truth.actions[:, :-1, player]
+        assert moved[does == BACK].mean() < -0.3 and moved[does == FORTH].mean() > 0.3
+    again, _ = play_games(6, 12, config, 0)
+    assert (again == frames).all()
+    assert not (frames[0, 0] == frames[1, 0]).all()
+
+
+def test_unknown_games_are_told():
+    with pytest.raises(ValueError, match="unknown game 'chess'; known: duel, cooperative_pong"):
+        DuelConfig("x", game="chess")

@@ -9,7 +9,7 @@ import io
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from genie_env.envs import duel
 from genie_env.envs.duel import Duel, draw_styles
 from training.data.clip_store import ClipWriter, list_shards, read_meta, write_meta
+from training.data.real_duels import MAX_BURN_IN, REAL_GAMES, Moment, scaled
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class DuelConfig:
 
     out: str
     """Folder of the clip store; an interrupted recording of the same config goes on there."""
+    game: Literal["duel", "cooperative_pong", "atari_pong"] = "duel"
+    """`duel`: our own, no two alike. The others are real ones (`training.data.real_duels`)."""
     num_games: int = 20_000
     num_frames: int = 16
     """Of a game."""
@@ -38,6 +41,8 @@ class DuelConfig:
     """Share of players who follow a ball at every other step."""
 
     def __post_init__(self) -> None:
+        if self.game not in ("duel", *REAL_GAMES):
+            raise ValueError(f"unknown game {self.game!r}; known: duel, {', '.join(REAL_GAMES)}")
         for name in ("num_games", "num_frames", "shard_games"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -60,23 +65,21 @@ class Truth(NamedTuple):
 
 
 class Players:
-    """B times two who play by chance; some follow a ball when they feel like it."""
+    """`count` times two who play by chance; some follow a ball when they feel like it."""
 
-    def __init__(self, game: Duel, config: DuelConfig, rng: np.random.Generator) -> None:
+    def __init__(self, count: int, config: DuelConfig, rng: np.random.Generator) -> None:
         self._config, self._rng = config, rng
-        shape = (game.num_games, 2)
-        self._last_BP = rng.integers(duel.NUM_ACTIONS, size=shape)
-        self._reactive_BP = rng.random(shape) < config.reactive
+        self._last_BP = rng.integers(duel.NUM_ACTIONS, size=(count, 2))
+        self._reactive_BP = rng.random((count, 2)) < config.reactive
 
-    def act(self, game: Duel) -> np.ndarray:
-        """Ints (B, P)."""
+    def act(self, off_BP: np.ndarray) -> np.ndarray:
+        """Ints (B, P). off_BP: how much farther along than each paddle a ball is, pixels; NaN
+        where there is none."""
         rng, shape = self._rng, self._last_BP.shape
         drawn_BP = rng.integers(duel.NUM_ACTIONS, size=shape)
         by_chance_BP = np.where(rng.random(shape) < self._config.redraw, drawn_BP, self._last_BP)
-        off_BP = game.ball[:, :1, 1] - game.paddle
         follow_BP = np.where(off_BP > 2, duel.FORTH, np.where(off_BP < -2, duel.BACK, duel.STAY))
-        follows_BP = self._reactive_BP & (game.styles.num_balls[:, None] > 0)
-        follows_BP &= rng.random(shape) < 0.5
+        follows_BP = self._reactive_BP & ~np.isnan(off_BP) & (rng.random(shape) < 0.5)
         self._last_BP = np.where(follows_BP, follow_BP, by_chance_BP)
         return self._last_BP
 
@@ -85,18 +88,59 @@ def play_games(
     count: int, num_frames: int, config: DuelConfig, seed: int
 ) -> tuple[np.ndarray, Truth]:
     """Frames uint8 (B, T, H, W, C) of so many games, and the truth with axes (B, T, ...)."""
-    rng = np.random.default_rng(seed)
+    play = _play_duels if config.game == "duel" else _play_real
+    return play(count, num_frames, config, np.random.default_rng(seed))
+
+
+def _play_duels(
+    count: int, num_frames: int, config: DuelConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, Truth]:
     game = Duel(draw_styles(rng, count), rng)
-    players = Players(game, config, rng)
+    players = Players(count, config, rng)
     frames, truths = [], []
     for _ in range(num_frames):
         frames.append(game.render())
         boxes, balls = game.boxes()
-        actions_BP = players.act(game)
+        off_BP = np.where(game.present_BL[:, :1], game.ball[:, :1, 1] - game.paddle, np.nan)
+        actions_BP = players.act(off_BP)
         truths.append((actions_BP.astype(np.int8), boxes, balls, game.score.astype(np.int8)))
         game.step(actions_BP)
     columns = (np.stack(column, 1) for column in zip(*truths, strict=True))
     return np.stack(frames, 1), Truth(*columns)
+
+
+def _play_real(
+    count: int, num_frames: int, config: DuelConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, Truth]:
+    """Each game is cut out of a longer one, from anywhere in which it does not end."""
+    real = REAL_GAMES[config.game]()
+    games: list[list[tuple[Moment, np.ndarray]]] = []
+    try:
+        moment = scaled(real.reset(int(rng.integers(2**31))))
+        while len(games) < count:
+            players = Players(1, config, rng)
+            seen: list[tuple[Moment, np.ndarray]] = []
+            for _ in range(int(rng.integers(MAX_BURN_IN)) + num_frames):
+                if moment.over:
+                    moment = scaled(real.reset(int(rng.integers(2**31))))
+                    break
+                middle_P = (moment.players[:, 1] + moment.players[:, 3]) / 2
+                off_P = (moment.ball[1] + moment.ball[3]) / 2 - middle_P
+                actions_P = players.act(off_P[None])[0]
+                seen.append((moment, actions_P))
+                moment = scaled(real.step(actions_P))
+            else:
+                games.append(seen[-num_frames:])
+    finally:
+        real.close()
+    balls = np.full((count, num_frames, duel.MAX_BALLS, 4), np.nan, np.float32)
+    balls[:, :, 0] = [[moment.ball for moment, _ in game] for game in games]
+    return np.array([[moment.frame for moment, _ in game] for game in games]), Truth(
+        np.array([[actions_P for _, actions_P in game] for game in games], np.int8),
+        np.array([[moment.players for moment, _ in game] for game in games], np.float32),
+        balls,
+        np.array([[moment.score for moment, _ in game] for game in games], np.int8),
+    )
 
 
 def record_duels(config: DuelConfig) -> Path:
