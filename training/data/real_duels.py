@@ -104,7 +104,7 @@ class AtariPong:
     """Rows between the walls; scores are above."""
     SKIP = 4
     BUTTONS = (1, 2, 3)
-    """Its buttons for `duel.STAY`, `duel.BACK`, `duel.FORTH`. The first serves, where nobody has."""
+    """Its buttons for `duel.STAY`, `duel.BACK`, `duel.FORTH`; the first serves as well."""
 
     def __init__(self) -> None:
         try:
