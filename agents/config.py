@@ -65,48 +65,51 @@ class CloneConfig:
 
 
 @dataclass(frozen=True)
-class SearchConfig:
-    """How ways through levels are searched."""
+class PlanConfig:
+    """How an expert looks ahead. Steps are those of the recorded video."""
 
     at_once: int = 256
-    """Levels."""
+    """Tries carried out side by side."""
     every: int = 4
     """Steps between two states that are saved."""
-    max_steps: int = 100
+    ahead: int = 28
+    """Steps that are looked ahead."""
+    before: int = 12
+    """Steps before trouble from which something may be done about it."""
+    safe: int = 9
+    """Steps that must go well afterwards."""
+    progress: float = 0.6
+    """Cells to the right; who makes less between three saved states stands."""
+    max_steps: int = 120
     """Of a way."""
-    max_attempts: int = 100
-    """At a level, before it is given up."""
-    patience: int = 2
-    """Saved states in which an attempt must get farther to the right than ever. Ways that wait
-    where nothing is to be waited for teach waiting."""
-    temperature: float = 0.4
-    """Of the choices, at first."""
-    warmer: float = 0.05
-    """Added to that by each attempt that failed: what is likely has been tried by then."""
-    hottest: float = 2.0
-    """At most this."""
-    farther: float = 0.25
-    """Saved states by which an attempt begins farther back, on average, for each that failed."""
+
+    def __post_init__(self) -> None:
+        least = self.before + self.safe + self.every
+        if self.safe < self.every or self.ahead < least:
+            raise ValueError(
+                f"safe={self.safe}, ahead={self.ahead}; accepted: safe >= every={self.every}, "
+                f"ahead >= before + safe + every = {least}"
+            )
 
 
 @dataclass(frozen=True)
 class ExpertConfig:
-    """How an expert of the real game is found."""
+    """Videos of an expert of the real game."""
 
-    run: Path = Path("runs/expert")
-    """Folder of the expert; the same command goes on where it stopped."""
+    out: Path = Path("data/expert")
+    """Folder of a clip store for each difficulty; the same command goes on where it stopped."""
     look: str = "full"
     difficulties: tuple[str, ...] = ("easy", "hard")
     first_level: int = 0
-    num_levels: int = 10_000
+    num_levels: int = 3_000
     """Of each difficulty, from `first_level` up; below 10,000."""
+    shard_levels: int = 500
     frame_skip: int = 3
     """Engine steps for which a button is held."""
-    rounds: int = 4
-    """Each searches its own share of the levels."""
-    search: SearchConfig = SearchConfig()
-    clone: CloneConfig = CloneConfig(steps=6_000)
-    """Of the ways that were found, in each round."""
+    handovers: int = 1
+    """For each level that it gets through, so many times it takes over where somebody has pressed a
+    few buttons by chance."""
+    plan: PlanConfig = PlanConfig()
     seed: int = 0
 
 
@@ -148,8 +151,8 @@ class CloningScoreConfig:
     """The same, for the methods that clone all videos anew for every labelled set."""
     retrained_labels: tuple[int, ...] = (200,)
     """Sizes for those."""
-    expert: Path | None = None
-    """Run of the expert, to compare with."""
+    expert: bool = True
+    """Whether the expert that looks ahead plays, too."""
 
 
 def remember(config: Any, path: Path, apart: Sequence[str], **more: str) -> None:

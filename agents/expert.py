@@ -1,204 +1,153 @@
-"""An expert of the real game, and its videos.
+"""Videos of an expert of the real game.
 
-The engine's state can be put back, so the expert need not be found by reward alone: ways through
-levels are searched (`agents.search`), a network learns to walk them, and the next search tries what
-the network would do. So its mistakes are mended where it makes them. A round of that costs
-minutes where PPO takes hours.
+The expert looks ahead (`agents.plan`), and takes over now and then where somebody else has pressed
+a few buttons by chance: who clones it makes mistakes, and must have seen what to do after them.
 
-Shapes: B worlds, L levels, T frames, H W pixels, C = 3.
+Shapes: B worlds, T frames, H W pixels, C = 3.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import dacite
 import numpy as np
 
 from agents.config import ExpertConfig, remember
-from agents.latent_bc.clone import DecidedClips, clone, fast, trained, true_buttons
-from agents.networks import Policy, fingerprint
+from agents.plan import Try, Ways, carry_out, plan_ways
 from agents.score import Levels
-from agents.search import Ways, find_ways
 from genie_env.envs import coinrun
-from genie_env.envs.coinrun import PLAIN_BUTTONS, CoinRunVectorEnv
-from training.data.clip_store import (
-    SUCCESS,
-    ClipStore,
-    ClipWriter,
-    list_shards,
-    write_json,
-    write_meta,
-)
+from genie_env.envs.coinrun import NOOP, PLAIN_BUTTONS, CoinRunVectorEnv
+from training.data.clip_store import SUCCESS, ClipStore, ClipWriter, list_shards, write_meta
 from training.data.collect import VALIDATION_LEVELS
 
-RUNNER = np.array((0.03, 0.01, 0.52, 0.01, 0.01, 0.42))
-"""How often somebody presses each button who knows only that coins are on the right."""
 AT_ONCE = 256
-SHARD_EPISODES = 1_000
 
 
-def runner(obs_BHWC: np.ndarray) -> np.ndarray:
-    """Who plays before there is a policy: the same logits (B, A) whatever is seen."""
-    return np.tile(np.log(RUNNER), (len(obs_BHWC), 1))
+def record_expert(config: ExpertConfig) -> dict[str, ClipStore]:
+    """One clip store a difficulty, in `config.out`: episodes that end at the coin, the buttons in
+    their labels. The same command goes on where it stopped.
 
-
-def walk(levels: Levels, frame_skip: int, ways: Ways) -> Iterator[tuple[int, np.ndarray]]:
-    """What is seen on the known ways: index of the level, frames uint8 (T, H, W, 3), one before
-    each button. The engine repeats itself exactly."""
-    known = {level: way for level, way in enumerate(ways) if way is not None}
-    env = CoinRunVectorEnv(
-        min(AT_ONCE, len(known)), levels.look, levels.difficulty, frame_skip=frame_skip
-    )
-    try:
-        for first in range(0, len(known), env.num_envs):
-            some = list(known)[first : first + env.num_envs]
-            filled = some + [some[0]] * (env.num_envs - len(some))
-            buttons = [known[level] for level in filled]
-            obs, _ = env.reset(options={"states": [levels.states[level] for level in filled]})
-            seen = []
-            for step in range(max(len(b) for b in buttons)):
-                seen.append(obs)
-                obs, *_ = env.step(
-                    np.array([b[step] if step < len(b) else coinrun.NOOP for b in buttons])
-                )
-            for b, level in enumerate(some):
-                yield level, np.stack([frames[b] for frames in seen[: len(buttons[b])]])
-    finally:
-        env.close()
-
-
-def record(
-    out: Path, levels: Levels, frame_skip: int, ways: Ways, source: Mapping[str, object]
-) -> ClipStore:
-    """The known ways as video in a clip store, the buttons in its labels. One that is there is
-    taken as it is."""
-    shards = -(-len([way for way in ways if way is not None]) // SHARD_EPISODES)
-    if len(list_shards(out)) < shards:
-        write_meta(
-            out,
-            frame_size=coinrun.FRAME_SIZE,
-            frame_skip=frame_skip,
-            fps=coinrun.ENGINE_FPS / frame_skip,
-            look=levels.look,
-            source={"kind": "expert", "difficulty": levels.difficulty, **source},
-        )
-        episodes = walk(levels, frame_skip, ways)
-        for shard in range(shards):
-            with ClipWriter(out, shard, coinrun.FRAME_SIZE) as writer:
-                for _, (level, frames_THWC) in zip(range(SHARD_EPISODES), episodes, strict=False):
-                    length = len(frames_THWC)
-                    labels = {
-                        "actions": ways[level],
-                        "rewards": np.r_[np.zeros(length - 1), 10.0],
-                        "level_seeds": np.full(length, levels.first + level),
-                    }
-                    writer.add(frames_THWC, labels, SUCCESS)
-    return ClipStore(out, 1)
-
-
-def _levels(config: ExpertConfig, difficulty: str) -> Levels:
+    Raises ValueError for a folder of another config or levels that are not for training,
+    ImportError without the engine.
+    """
     first, _ = VALIDATION_LEVELS
     if config.first_level + config.num_levels > first:
         raise ValueError(
             f"levels {config.first_level} to {config.first_level + config.num_levels - 1}; "
             f"accepted: training levels, below {first:,}"
         )
-    return Levels(config.look, difficulty, config.first_level, config.num_levels)
+    remember(config, config.out / "expert.json", apart=("out", "num_levels"))
+    return {difficulty: _record(config, difficulty) for difficulty in config.difficulties}
 
 
-def _read_ways(path: Path) -> Ways:
-    return [None if way is None else np.array(way) for way in json.loads(path.read_text())]
-
-
-def train_expert(config: ExpertConfig) -> Policy:
-    """Search and cloning in turn; ends with the policy in `config.run`. The same command goes on
-    where it stopped.
-
-    Raises ValueError for a run of another config or with more rounds than levels, ImportError
-    without the engine.
-    """
-    if not 1 <= config.rounds <= config.num_levels:
-        raise ValueError(f"rounds={config.rounds}; accepted: 1 to num_levels={config.num_levels}")
-    remember(config, config.run / "expert.json", apart=("run",))
-    levels = {difficulty: _levels(config, difficulty) for difficulty in config.difficulties}
-    policy: Policy | None = None
-    stores: list[Path] = []
-    for number in range(config.rounds):
-        folder = config.run / f"round-{number}"
-        shares = [_share(some, number, config.rounds) for some in levels.values()]
-        found = [_find(config, folder, share, policy, number) for share in shares]
-        # The runner's ways teach the first network only: all others know better.
-        stores = found if number < 2 else stores + found
-        policy = _learn(config, folder, stores, policy)
-    assert policy is not None
-    policy.save(config.run, {"frame_skip": config.frame_skip, "look": config.look})
-    return policy
-
-
-def _share(levels: Levels, number: int, of: int) -> Levels:
-    first, end = (levels.count * n // of for n in (number, number + 1))
-    return replace(levels, first=levels.first + first, count=end - first)
-
-
-def _find(
-    config: ExpertConfig, folder: Path, levels: Levels, policy: Policy | None, seed: int
-) -> Path:
-    """A clip store of the ways through some levels."""
-    path = folder / f"ways-{levels.difficulty}.json"
-    if not path.exists():
-        propose = runner if policy is None else partial(_opinion, policy)
-        what = f"{folder.name}, {levels.difficulty}"
-        seeds = (config.seed, seed)
-        ways = find_ways(levels, config.frame_skip, propose, config.search, seeds, what)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, [None if way is None else way.tolist() for way in ways])
-    ways = _read_ways(path)
-    lengths = [len(way) for way in ways if way is not None]
-    print(
-        f"{path}: ways through {len(lengths)} of {len(ways)} levels, {np.mean(lengths):.1f} steps "
-        "long"
+def _record(config: ExpertConfig, difficulty: str) -> ClipStore:
+    folder = config.out / difficulty
+    write_meta(
+        folder,
+        frame_size=coinrun.FRAME_SIZE,
+        frame_skip=config.frame_skip,
+        fps=coinrun.ENGINE_FPS / config.frame_skip,
+        look=config.look,
+        source={"kind": "expert", "difficulty": difficulty},
     )
-    source = {"run": config.run.name, "part": folder.name}
-    return record(folder / levels.difficulty, levels, config.frame_skip, ways, source).paths[0]
+    there = set(list_shards(folder))
+    for shard, skipped in enumerate(range(0, config.num_levels, config.shard_levels)):
+        if shard not in there:
+            count = min(config.shard_levels, config.num_levels - skipped)
+            levels = Levels(config.look, difficulty, config.first_level + skipped, count)
+            _record_shard(config, folder, shard, levels)
+    return ClipStore(folder, 1)
 
 
-def _opinion(policy: Policy, obs_BHWC: np.ndarray) -> np.ndarray:
-    return policy.logits(obs_BHWC)[0]
+def _record_shard(config: ExpertConfig, folder: Path, shard: int, levels: Levels) -> None:
+    rng = np.random.default_rng((config.seed, levels.first))
+
+    def plan(starts: Sequence[bytes], what: str) -> Ways:
+        what = f"{folder}, shard {shard}, {what}"
+        return plan_ways(
+            starts, levels.look, levels.difficulty, config.frame_skip, config.plan, what
+        )
+
+    starts, numbers = list(levels.states), list(range(levels.count))
+    ways = plan(starts, "levels")
+    known = [(n, way) for n, way in enumerate(ways) if way is not None]
+    for _ in range(config.handovers):
+        befores = [_meddled(way, rng) for _, way in known]
+        states = reach([starts[n] for n, _ in known], befores, levels, config.frame_skip)
+        reached = [
+            (n, state) for (n, _), state in zip(known, states, strict=True) if state is not None
+        ]
+        ways += plan([state for _, state in reached], "handed over")
+        numbers += [n for n, _ in reached]
+        starts += [state for _, state in reached]
+    found = [
+        (n, start, way) for n, start, way in zip(numbers, starts, ways, strict=True)
+        if way is not None
+    ]  # fmt: skip
+    with ClipWriter(folder, shard, coinrun.FRAME_SIZE) as writer:
+        seen = walk([s for _, s, _ in found], [w for *_, w in found], levels, config.frame_skip)
+        for (number, _, way), frames_THWC in zip(found, seen, strict=True):
+            labels = {
+                "actions": way,
+                "rewards": np.r_[np.zeros(len(way) - 1), 10.0],
+                "level_seeds": np.full(len(way), levels.first + number),
+            }
+            writer.add(frames_THWC, labels, SUCCESS)
 
 
-def _learn(
-    config: ExpertConfig, folder: Path, stores: Sequence[Path], before: Policy | None
-) -> Policy:
-    def train(run: Path) -> Policy:
-        store = ClipStore(list(stores), 1)
-        clips = DecidedClips(store, true_buttons(store))
-        return clone(config.clone, len(PLAIN_BUTTONS), clips, run, start_from=before)
-
-    return trained(folder, train)
+def _meddled(way: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Somewhere on a way, somebody presses a button or two by chance."""
+    until = int(rng.integers(len(way)))
+    by_chance = np.repeat(rng.choice(PLAIN_BUTTONS, 2), rng.integers(1, 4, 2))
+    return np.r_[way[:until], by_chance]
 
 
-def record_expert(run: Path, out: Path) -> dict[str, ClipStore]:
-    """Videos of the trained expert on its levels: what it does, and where that ends badly what the
-    search found instead. One clip store a difficulty."""
-    config = read_config(run)
-    policy = fast(Policy.load(run))
-    remember(config, out / "expert.json", apart=("run",), weights=fingerprint(policy))
-    stores = {}
-    for difficulty in config.difficulties:
-        path = _find(config, out, _levels(config, difficulty), policy, config.rounds)
-        stores[difficulty] = ClipStore(path, 1)
-    return stores
+def _worlds(count: int, levels: Levels, frame_skip: int) -> CoinRunVectorEnv:
+    count = max(1, min(AT_ONCE, count))
+    env = CoinRunVectorEnv(count, levels.look, levels.difficulty, frame_skip=frame_skip)
+    env.reset()
+    return env
 
 
-def read_config(run: Path) -> ExpertConfig:
-    """Of an expert's run. FileNotFoundError where there is none."""
-    path = run / "expert.json"
-    if not path.exists():
-        raise FileNotFoundError(f"no expert in {run} (expected {path.name}): genie bc expert")
-    config = dacite.Config(cast=[tuple, Path], strict=True)
-    return dacite.from_dict(ExpertConfig, {**json.loads(path.read_text()), "run": run}, config)
+def reach(
+    starts: Sequence[bytes], befores: Sequence[np.ndarray], levels: Levels, frame_skip: int
+) -> list[bytes | None]:
+    """The states to which buttons lead; None where the level ends before."""
+    states: list[bytes | None] = []
+    env = _worlds(len(starts), levels, frame_skip)
+    try:
+        for first in range(0, len(starts), AT_ONCE):
+            some = slice(first, first + AT_ONCE)
+            tries = [
+                Try(start, [0.0], before)
+                for start, before in zip(starts[some], befores[some], strict=True)
+            ]
+            carry_out(env, tries, every=1)
+            states += [one.states[-1] if one.ended is None else None for one in tries]
+    finally:
+        env.close()
+    return states
+
+
+def walk(
+    starts: Sequence[bytes], ways: Sequence[np.ndarray], levels: Levels, frame_skip: int
+) -> Iterator[np.ndarray]:
+    """What is seen on ways, frames uint8 (T, H, W, 3) of each, one before each button. The engine
+    repeats itself exactly."""
+    env = _worlds(len(starts), levels, frame_skip)
+    try:
+        for first in range(0, len(ways), AT_ONCE):
+            some = ways[first : first + AT_ONCE]
+            begin = [*starts[first : first + AT_ONCE]]
+            obs, _ = env.set_states(begin + [begin[0]] * (env.num_envs - len(begin)))
+            seen = []
+            for step in range(max(len(way) for way in some)):
+                seen.append(obs[: len(some)])
+                pressed_B = np.full(env.num_envs, NOOP)
+                pressed_B[: len(some)] = [way[step] if step < len(way) else NOOP for way in some]
+                obs, *_ = env.step(pressed_B)
+            for b, way in enumerate(some):
+                yield np.stack([frames[b] for frames in seen[: len(way)]])
+    finally:
+        env.close()

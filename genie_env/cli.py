@@ -182,26 +182,24 @@ def behaviour(
     config: CloningConfig,
     expert: ExpertConfig,
     score: CloningScoreConfig,
-    demonstrations: Path = Path("data/expert"),
 ) -> None:
     """Learn to act in the real game from videos without actions, and a few labels.
 
     Every step goes on where it stopped.
 
     Args:
-        what: `expert`: find an expert of the real game and record its videos. `clone`: label
-            videos with latent actions, clone a policy from them, and map those to real actions.
-            `eval`: compare it, in the real game, with everything that it is not.
+        what: `expert`: record videos of an expert of the real game. `clone`: label videos with
+            latent actions, clone a policy from them, and map those to real actions. `eval`: compare
+            it, in the real game, with everything that it is not.
         config: What is learnt from, and how.
-        expert: How the expert is found.
+        expert: What is recorded.
         score: What is compared.
-        demonstrations: For `expert`: where its videos go, a clip store for each difficulty.
     """
     if what == "expert":
-        from agents.expert import record_expert, train_expert
+        from agents.expert import record_expert
 
-        train_expert(expert)
-        record_expert(expert.run, demonstrations)
+        for difficulty, store in record_expert(expert).items():
+            print(f"{difficulty}: {len(store.segments)} episodes in {store.paths[0]}")
     elif what == "clone":
         from agents.latent_bc.learn import learn
 

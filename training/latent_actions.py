@@ -27,6 +27,9 @@ class LatentActionLossConfig:
     forward_first: float = 0.25
     """Share of the stage in which the decoder learns to predict without any action: what it can
     predict by itself is not an action."""
+    encoder_from: float = 0.0
+    """Share of the stage after which the encoder learns. One that begins with what another video
+    taught it would unlearn that from a forward model that knows nothing yet."""
     focus: float = 0.0
     """A transition weighs as much as its surprise over the mean's, to this power (0: all alike).
     A jump is 6% of the transitions: alike, left and right jumps are content to share a code."""
@@ -60,6 +63,12 @@ def surprise(goal_BMNS: Tensor, guess_BMNS: Tensor) -> Tensor:
     return (weight_BMN * divergence_BMN).sum(-1) / weight_BMN.sum(-1).clamp_min(1e-3)
 
 
+def _held(x: Tensor) -> Tensor:
+    """As it is, with a gradient of 0: every weight still takes part in the step (DDP wants it
+    so)."""
+    return x.detach() + 0 * x
+
+
 class LatentActionStage(nn.Module):
     """Encoder, quantizer and forward model with their own losses: a stage of `training.loop`, and
     a part of `training.world` where both learn together."""
@@ -88,6 +97,13 @@ class LatentActionStage(nn.Module):
     ) -> tuple[Tensor, LatentActions, dict[str, Tensor]]:
         """Loss, latent actions and metrics."""
         actions = self.encoder(frames_BTHWC)
+        if self.training and progress < self.loss.encoder_from:
+            actions = actions._replace(
+                vectors=_held(actions.vectors),
+                features=_held(actions.features),
+                latents=_held(actions.latents),
+                loss=0 * actions.loss,
+            )
         quantizer_loss = actions.loss
         if self.training and progress < self.loss.forward_first:
             # Multiplied, so that every weight still takes part in the step (DDP wants it so).

@@ -41,8 +41,8 @@ class Experiment:
     tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     tokenizer_loop: LoopConfig = field(default_factory=LoopConfig)
     tokenizer_ends: float = 0.0
-    """Share of the tokenizer's clips that are the last ones of their episodes: coins are rare
-    elsewhere."""
+    """Share of the clips of the tokenizer and its decoder that are the last ones of their
+    episodes: coins are rare elsewhere."""
     latent_actions: LatentActionConfig = field(default_factory=LatentActionConfig)
     latent_actions_loss: LatentActionLossConfig = field(default_factory=LatentActionLossConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
@@ -157,6 +157,13 @@ def coinrun() -> Experiment:
             )
             for difficulty in ("hard", "easy")
         ),
+        latent_actions_loss=replace(
+            plain.latent_actions_loss, forward_first=0.0, encoder_from=0.15, independent_from=0.0
+        ),
+        actions_loop=LoopConfig(
+            steps=1_800, batch_size=12, clip_frames=8, learning_rate=5e-4, compile=True
+        ),
+        tokenizer_ends=0.3,
         tokenizer_loop=replace(plain.tokenizer_loop, steps=6_800),
         world_loop=replace(plain.world_loop, steps=8_000),
     )

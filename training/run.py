@@ -171,8 +171,9 @@ def train_decoder(
     stage = TokenizerStage(experiment.tokenizer, experiment.decoder_loss, decoder_only=True)
     stage.tokenizer.load_state_dict(model.tokenizer.state_dict())
     frames = experiment.decoder_loop.clip_frames
-    stores = _open_stores(data, validation, frames, experiment)
-    train(stage, experiment.decoder_loop, run_dir / "decoder", *stores)
+    store, validation_store = _open_stores(data, validation, frames, experiment)
+    clips = EndsOften(store, experiment.tokenizer_ends)
+    train(stage, experiment.decoder_loop, run_dir / "decoder", clips, validation_store)
     model.tokenizer.load_state_dict(_cpu_weights(stage.tokenizer))
     if processes().is_main_process:
         model.save_pretrained(run_dir / "model")

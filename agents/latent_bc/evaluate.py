@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.config import CloningConfig, CloningScoreConfig
+from agents.config import CloningConfig, CloningScoreConfig, PlanConfig
 from agents.latent_bc.clone import (
     DecidedClips,
     clone,
-    fast,
     logits_of,
     trained,
     true_buttons,
@@ -29,6 +28,7 @@ from agents.latent_bc.learn import NUM_BUTTONS, Footage, LabelledSet, Lesson
 from agents.latent_bc.mapping import MAP_KINDS, fit_map
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, NetworkConfig, Policy
+from agents.plan import plan_ways
 from agents.score import Levels, frames_env, score_buttons, solved
 from training.evaluation.config import parse_levels
 from training.evaluation.sections import Estimate, bootstrap
@@ -36,6 +36,7 @@ from training.evaluation.sections import Estimate, bootstrap
 ALL = "all"
 FEW_STEPS = 400
 """Of training on nothing but a small labelled set."""
+EXPERT = "expert, looking ahead"
 ORACLE, PLAIN, RIGHT_JUMP = (
     "videos with all true actions", "nothing but the labels", "always right+jump",
 )  # fmt: skip
@@ -94,6 +95,9 @@ def evaluate(config: CloningConfig, score: CloningScoreConfig) -> dict[str, list
             lesson.model.config.frame_skip or 1,
         )  # fmt: skip
         curves = {curve.method: curve for curve in _buttons(scores)}
+        if score.expert:
+            won_L = scores.kept("expert", partial(_expert, scores))
+            curves[EXPERT] = Curve(EXPERT, {ALL: won_L[None]})
         for method, labels, draws in policies:
             curve = curves.setdefault(method, Curve(method))
             curve.won[labels] = np.array([scores.of(name, policy) for name, policy in draws])
@@ -113,6 +117,14 @@ def _buttons(scores: Scores) -> Iterator[Curve]:
         yield Curve(name, {"0": np.array([won])})
 
 
+def _expert(scores: Scores) -> np.ndarray:
+    levels = scores.levels
+    ways = plan_ways(
+        levels.states, levels.look, levels.difficulty, scores.frame_skip, PlanConfig(), EXPERT
+    )
+    return np.array([way is not None for way in ways])
+
+
 Draws = list[tuple[str, RealPolicy]]
 """A name and a policy for each draw of the labelled set."""
 
@@ -120,8 +132,6 @@ Draws = list[tuple[str, RealPolicy]]
 def _policies(lesson: Lesson, score: CloningScoreConfig) -> Iterator[tuple[str, str, Draws]]:
     """Method, number of labels, and its policies; trained where they are not there yet."""
     run = lesson.config.run
-    if score.expert is not None:
-        yield "expert", ALL, [("expert", RealPolicy(fast(Policy.load(score.expert)), seed=0))]
     oracle = trained(run / "oracle", partial(oracle_clone, lesson))
     yield ORACLE, ALL, [("oracle", RealPolicy(oracle, seed=0))]
     latent = lesson.latent_policy()

@@ -315,6 +315,24 @@ def test_independence_moves_the_encoder_only_from_its_time_on(experiment, store)
     assert not torch.allclose(gradients(0.6, 1.0), gradients(0.6, 9.0))
 
 
+def test_an_encoder_waits_for_its_forward_model(experiment, store):
+    frames = torch.from_numpy(store.clips([0, 5, 9]))
+    loss = LatentActionLossConfig(forward_first=0.0, encoder_from=0.5, independence=1.0)
+
+    def largest_gradient(progress):
+        torch.manual_seed(0)
+        stage = LatentActionStage(experiment.latent_actions, loss).train()
+        stage(frames, progress)[0].backward()
+        return [
+            max(float(p.grad.abs().max()) for p in part.parameters() if p.requires_grad)
+            for part in (stage.encoder, stage.decoder, stage.foretell)
+        ]
+
+    encoder, decoder, foretell = largest_gradient(0.4)
+    assert encoder == 0 and decoder > 0 and foretell > 0
+    assert min(largest_gradient(0.6)) > 0
+
+
 def test_an_fsq_has_no_independence(experiment):
     quantizer = replace(experiment.latent_actions.quantizer, kind="fsq", levels=(4, 2))
     config = replace(experiment.latent_actions, quantizer=quantizer)
