@@ -109,6 +109,9 @@ class ExpertConfig:
     handovers: int = 1
     """For each level that it gets through, so many times it takes over where somebody has pressed a
     few buttons by chance."""
+    novice: Path | None = None
+    """Folder of a policy of real buttons (`runs/bc/oracle`, say): the expert only takes over where
+    that one is about to fail, `handovers` times for each level that it fails."""
     plan: PlanConfig = PlanConfig()
     seed: int = 0
 

@@ -1,7 +1,8 @@
 """Videos of an expert of the real game.
 
-The expert looks ahead (`agents.plan`), and takes over now and then where somebody else has pressed
-a few buttons by chance: who clones it makes mistakes, and must have seen what to do after them.
+The expert looks ahead (`agents.plan`), and takes over now and then where somebody else has played:
+by chance, or a novice who is about to fail. Who clones it makes mistakes, and must have seen what
+to do before and after them (Ross et al., 2011; Kelly et al., 2019).
 
 Shapes: B worlds, T frames, H W pixels, C = 3.
 """
@@ -10,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from agents.config import ExpertConfig, remember
-from agents.plan import Try, Ways, carry_out, plan_ways
+from agents.latent_bc.clone import fast
+from agents.networks import Policy, draw, fingerprint
+from agents.plan import Try, carry_out, plan_ways
 from agents.score import Levels
 from genie_env.envs import coinrun
 from genie_env.envs.coinrun import NOOP, PLAIN_BUTTONS, CoinRunVectorEnv
@@ -22,6 +26,21 @@ from training.data.clip_store import SUCCESS, ClipStore, ClipWriter, list_shards
 from training.data.collect import VALIDATION_LEVELS
 
 AT_ONCE = 256
+MAX_STEPS = 100
+"""After which a novice has failed."""
+TEMPERATURE = 0.5
+"""Of its choices."""
+
+
+class Episode(NamedTuple):
+    """Of the expert."""
+
+    level: int
+    """Its number among those of a shard."""
+    start: bytes
+    """The state in which the expert begins."""
+    way: np.ndarray
+    """The buttons it presses, int64 (T,)."""
 
 
 def record_expert(config: ExpertConfig) -> dict[str, ClipStore]:
@@ -37,7 +56,9 @@ def record_expert(config: ExpertConfig) -> dict[str, ClipStore]:
             f"levels {config.first_level} to {config.first_level + config.num_levels - 1}; "
             f"accepted: training levels, below {first:,}"
         )
-    remember(config, config.out / "expert.json", apart=("out", "num_levels"))
+    novice = {} if config.novice is None else {"weights": fingerprint(Policy.load(config.novice))}
+    apart = ("out", "num_levels", "difficulties")
+    remember(config, config.out / "expert.json", apart, **novice)
     return {difficulty: _record(config, difficulty) for difficulty in config.difficulties}
 
 
@@ -62,36 +83,44 @@ def _record(config: ExpertConfig, difficulty: str) -> ClipStore:
 
 def _record_shard(config: ExpertConfig, folder: Path, shard: int, levels: Levels) -> None:
     rng = np.random.default_rng((config.seed, levels.first))
+    episodes: list[Episode] = []
 
-    def plan(starts: Sequence[bytes], what: str) -> Ways:
-        what = f"{folder}, shard {shard}, {what}"
-        return plan_ways(
-            starts, levels.look, levels.difficulty, config.frame_skip, config.plan, what
-        )
+    def play(numbers: Sequence[int], starts: Sequence[bytes], what: str) -> list[Episode]:
+        ways = plan_ways(
+            starts, levels.look, levels.difficulty, config.frame_skip, config.plan,
+            f"{folder}, shard {shard}, {what}",
+        )  # fmt: skip
+        found = zip(numbers, starts, ways, strict=True)
+        return [Episode(n, start, way) for n, start, way in found if way is not None]
 
-    starts, numbers = list(levels.states), list(range(levels.count))
-    ways = plan(starts, "levels")
-    known = [(n, way) for n, way in enumerate(ways) if way is not None]
-    for _ in range(config.handovers):
-        befores = [_meddled(way, rng) for _, way in known]
-        states = reach([starts[n] for n, _ in known], befores, levels, config.frame_skip)
-        reached = [
-            (n, state) for (n, _), state in zip(known, states, strict=True) if state is not None
-        ]
-        ways += plan([state for _, state in reached], "handed over")
-        numbers += [n for n, _ in reached]
-        starts += [state for _, state in reached]
-    found = [
-        (n, start, way) for n, start, way in zip(numbers, starts, ways, strict=True)
-        if way is not None
-    ]  # fmt: skip
+    def take_over(numbers: Sequence[int], befores: Sequence[np.ndarray]) -> list[Episode]:
+        starts = [levels.states[n] for n in numbers]
+        states = reach(starts, befores, levels, config.frame_skip)
+        reached = {n: state for n, state in zip(numbers, states, strict=True) if state is not None}
+        return play(list(reached), list(reached.values()), "taken over")
+
+    if config.novice is not None:
+        failed = mistakes(fast(Policy.load(config.novice)), levels, config.frame_skip, rng)
+        for _ in range(config.handovers):
+            befores = [_before_the_end(pressed, rng) for pressed in failed.values()]
+            episodes += take_over(list(failed), befores)
+    else:
+        whole = play(range(levels.count), levels.states, "levels")
+        episodes += whole
+        for _ in range(config.handovers):
+            befores = [_meddled(episode.way, rng) for episode in whole]
+            episodes += take_over([episode.level for episode in whole], befores)
+    if not episodes:
+        return  # a novice who fails nothing has nothing to see
     with ClipWriter(folder, shard, coinrun.FRAME_SIZE) as writer:
-        seen = walk([s for _, s, _ in found], [w for *_, w in found], levels, config.frame_skip)
-        for (number, _, way), frames_THWC in zip(found, seen, strict=True):
+        starts, ways = [e.start for e in episodes], [e.way for e in episodes]
+        seen = walk(starts, ways, levels, config.frame_skip)
+        for episode, frames_THWC in zip(episodes, seen, strict=True):
+            length = len(episode.way)
             labels = {
-                "actions": way,
-                "rewards": np.r_[np.zeros(len(way) - 1), 10.0],
-                "level_seeds": np.full(len(way), levels.first + number),
+                "actions": episode.way,
+                "rewards": np.r_[np.zeros(length - 1), 10.0],
+                "level_seeds": np.full(length, levels.first + episode.level),
             }
             writer.add(frames_THWC, labels, SUCCESS)
 
@@ -101,6 +130,40 @@ def _meddled(way: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     until = int(rng.integers(len(way)))
     by_chance = np.repeat(rng.choice(PLAIN_BUTTONS, 2), rng.integers(1, 4, 2))
     return np.r_[way[:until], by_chance]
+
+
+def _before_the_end(pressed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Most mistakes are jumps begun a few steps before they end."""
+    return pressed[: max(0, len(pressed) - int(rng.integers(2, 13)))]
+
+
+def mistakes(
+    novice: Policy, levels: Levels, frame_skip: int, rng: np.random.Generator
+) -> dict[int, np.ndarray]:
+    """Of each level that a policy of real buttons fails, what it pressed until then."""
+    failed: dict[int, np.ndarray] = {}
+    env = _worlds(levels.count, levels, frame_skip)
+    try:
+        for first in range(0, levels.count, AT_ONCE):
+            some = levels.states[first : first + AT_ONCE]
+            obs, _ = env.set_states(some + [some[0]] * (env.num_envs - len(some)))
+            going_B = np.arange(env.num_envs) < len(some)
+            pressed: list[np.ndarray] = []
+            for _ in range(MAX_STEPS):
+                buttons_B = np.take(PLAIN_BUTTONS, draw(novice.logits(obs)[0] / TEMPERATURE, rng))
+                pressed.append(buttons_B)
+                obs, _, terminated_B, truncated_B, infos = env.step(buttons_B)
+                for b in np.flatnonzero((terminated_B | truncated_B) & going_B):
+                    going_B[b] = False
+                    if not infos["success"][b]:
+                        failed[first + b] = np.array([buttons_B[b] for buttons_B in pressed])
+                if not going_B.any():
+                    break
+            for b in np.flatnonzero(going_B):
+                failed[first + b] = np.array([buttons_B[b] for buttons_B in pressed])
+    finally:
+        env.close()
+    return failed
 
 
 def _worlds(count: int, levels: Levels, frame_skip: int) -> CoinRunVectorEnv:
@@ -124,7 +187,7 @@ def reach(
                 for start, before in zip(starts[some], befores[some], strict=True)
             ]
             carry_out(env, tries, every=1)
-            states += [one.states[-1] if one.ended is None else None for one in tries]
+            states += [[one.start, *one.states][-1] if one.ended is None else None for one in tries]
     finally:
         env.close()
     return states

@@ -58,8 +58,8 @@ def find_way(start: bytes, right: float, config: PlanConfig) -> Plan:
             return np.concatenate([*way, run.buttons[: run.ended]])
         trouble = _trouble(run, config)
         if trouble is None:
-            # Only as far as it is known that all goes well for a while after.
-            chosen, saved = run, (config.ahead - config.before - config.safe) // every
+            # Not so far that something begins too late for what comes after.
+            chosen, saved = run, (config.ahead - config.before) // every
         else:
             # From the last saved state before which nothing need be done.
             saved = max(0, trouble - config.before) // every
@@ -198,7 +198,7 @@ def carry_out(env: CoinRunVectorEnv, tries: Sequence[Try], every: int) -> None:
     """Press the buttons of at most as many tries as there are worlds, side by side."""
     spare = [tries[0].start] * (env.num_envs - len(tries))
     env.set_states([one.start for one in tries] + spare)
-    going = dict(enumerate(tries))
+    going = {b: one for b, one in enumerate(tries) if len(one.buttons)}
     step = 0
     while going:
         pressed_B = np.full(env.num_envs, NOOP)

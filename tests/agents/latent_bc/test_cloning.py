@@ -16,7 +16,7 @@ from agents.config import (
     ExpertConfig,
     PlanConfig,
 )
-from agents.expert import reach, record_expert, walk
+from agents.expert import mistakes, reach, record_expert, walk
 from agents.latent_bc.clone import DecidedClips, clone, true_buttons
 from agents.latent_bc.controller import Controller, RealActionWrapper, fit_controller
 from agents.latent_bc.evaluate import ORACLE, PLAIN, Curve, _done, evaluate, report
@@ -134,6 +134,28 @@ def test_demonstrations_end_at_the_coin(demonstrations, levels, ways, expert):
             assert (store.segment(row)[0] != begins[level]).any()
     assert begun == {level for level, way in enumerate(ways) if way is not None}
     assert len(store.segments) > len(begun)
+
+
+def test_the_expert_takes_over_where_a_novice_fails(expert, levels, tmp_path):
+    """Somebody who presses right and nothing else dies, or stands before the first wall."""
+    novice = Policy(NetworkConfig(channels=(4, 4)), len(PLAIN_BUTTONS))
+    with torch.no_grad():
+        novice.network.out.bias[PLAIN_BUTTONS.index(RIGHT)] = 99.0
+    failed = mistakes(novice, levels, 3, np.random.default_rng(0))
+    assert len(failed) >= 8
+    assert all((pressed == RIGHT).all() and len(pressed) <= 100 for pressed in failed.values())
+    whole = [failed.get(level) for level in range(levels.count)]
+    assert not follows(whole, levels)[list(failed)].any()
+
+    novice.save(tmp_path / "novice")
+    config = replace(expert, out=tmp_path / "data", novice=tmp_path / "novice", handovers=2)
+    store = record_expert(config)["easy"]
+    labels = [load_labels(*shard) for shard in store.shards]
+    shown = np.array([labels[shard].level_seeds[start] for shard, start, _ in store.segments])
+    assert set(shown) <= set(failed) and len(set(shown)) >= 6
+    assert np.bincount(shown).max() <= 2
+    with pytest.raises(ValueError, match="another config"):
+        record_expert(replace(config, novice=None))
 
 
 def test_a_recording_of_the_expert_goes_on(expert, demonstrations):
