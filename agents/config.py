@@ -111,7 +111,7 @@ class ExpertConfig:
     few buttons by chance."""
     novice: Path | None = None
     """Folder of a policy of real buttons (`runs/bc/oracle`, say): the expert only takes over where
-    that one is about to fail, `handovers` times for each level that it fails."""
+    that one is about to fail."""
     plan: PlanConfig = PlanConfig()
     seed: int = 0
 

@@ -30,6 +30,8 @@ MAX_STEPS = 100
 """After which a novice has failed."""
 TEMPERATURE = 0.5
 """Of its choices."""
+BEFORE_THE_END = (2, 3, 4, 6, 8, 12)
+"""Steps before a novice fails at which the expert may take over."""
 
 
 class Episode(NamedTuple):
@@ -101,9 +103,12 @@ def _record_shard(config: ExpertConfig, folder: Path, shard: int, levels: Levels
 
     if config.novice is not None:
         failed = mistakes(fast(Policy.load(config.novice)), levels, config.frame_skip, rng)
-        for _ in range(config.handovers):
-            befores = [_before_the_end(pressed, rng) for pressed in failed.values()]
+        # As late as it still can: by then what it takes over for is to be seen.
+        for back in BEFORE_THE_END:
+            befores = [pressed[: max(0, len(pressed) - back)] for pressed in failed.values()]
             episodes += take_over(list(failed), befores)
+            mended = {episode.level for episode in episodes}
+            failed = {n: pressed for n, pressed in failed.items() if n not in mended}
     else:
         whole = play(range(levels.count), levels.states, "levels")
         episodes += whole
@@ -130,11 +135,6 @@ def _meddled(way: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     until = int(rng.integers(len(way)))
     by_chance = np.repeat(rng.choice(PLAIN_BUTTONS, 2), rng.integers(1, 4, 2))
     return np.r_[way[:until], by_chance]
-
-
-def _before_the_end(pressed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Most mistakes are jumps begun a few steps before they end."""
-    return pressed[: max(0, len(pressed) - int(rng.integers(2, 13)))]
 
 
 def mistakes(
