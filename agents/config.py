@@ -68,27 +68,31 @@ class CloneConfig:
 class PlanConfig:
     """How an expert looks ahead. Steps are those of the recorded video."""
 
-    at_once: int = 256
+    at_once: int = 64
     """Tries carried out side by side."""
-    every: int = 4
+    every: int = 2
     """Steps between two states that are saved."""
+    sight: float = 6.0
+    """Cells to the right that are on the screen: what lies beyond is not known."""
     ahead: int = 28
     """Steps that are looked ahead."""
     before: int = 12
     """Steps before trouble from which something may be done about it."""
     safe: int = 9
     """Steps that must go well afterwards."""
+    room: int = 2
+    """Steps on the ground in which the next thing can be begun."""
     progress: float = 0.6
     """Cells to the right; who makes less between three saved states stands."""
     max_steps: int = 120
     """Of a way."""
 
     def __post_init__(self) -> None:
-        least = self.before + self.safe + self.every
+        least = self.before + self.every
         if self.safe < self.every or self.ahead < least:
             raise ValueError(
                 f"safe={self.safe}, ahead={self.ahead}; accepted: safe >= every={self.every}, "
-                f"ahead >= before + safe + every = {least}"
+                f"ahead >= before + every = {least}"
             )
 
 

@@ -183,7 +183,7 @@ def reach(
         for first in range(0, len(starts), AT_ONCE):
             some = slice(first, first + AT_ONCE)
             tries = [
-                Try(start, [0.0], before)
+                Try(start, [], before)
                 for start, before in zip(starts[some], befores[some], strict=True)
             ]
             carry_out(env, tries, every=1)

@@ -146,6 +146,7 @@ def measure(options: Options, family: Family, name: str) -> dict[str, float]:
         [
             f"start_from={options.model}",
             f"{family.loop}.steps={options.steps}",
+            f"{family.loop}.warmup_steps={options.steps // 10}",
             *family.changes,
             *options.change,
             *family.recipes[name],

@@ -133,18 +133,14 @@ def clone(
     clips: DecidedClips,
     run: Path,
     validation: DecidedClips | None = None,
-    start_from: Policy | None = None,
     network: NetworkConfig | None = None,
 ) -> Policy:
     """A policy trained to do as was done; `run` holds its state and log, and resumes.
 
-    start_from: a policy of the same network whose weights it begins with. network: in place of the
-    config's.
+    network: in place of the config's.
     """
     torch.manual_seed(config.seed)
     policy = Policy(network or network_of(config), num_actions, clips.store.frame_size)
-    if start_from is not None:
-        policy.load_state_dict({k: v.float() for k, v in start_from.state_dict().items()})
     loop = LoopConfig(
         steps=config.steps,
         batch_size=config.batch_size,

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from genie_env.envs.coinrun_state import agent_position, erase
+from genie_env.envs.coinrun_state import Body, agent_body, erase
 
 FRAME_SIZE = 64
 ENGINE_FPS = 15
@@ -349,12 +349,12 @@ class CoinRunVectorEnv(VectorEnv):
         edited = erase(engine_state, kind)
         return None if edited is None else self._pack_state(steps, edited)
 
-    def agent_position(self, state: bytes) -> tuple[float, float]:
-        """Where the agent is in a state of `get_states`: cells from the left and the bottom.
+    def agent_body(self, state: bytes) -> Body:
+        """Where the agent is in a state of `get_states`, and how it moves.
 
         Raises ValueError for bytes that no `get_states` made.
         """
-        return agent_position(self._parse_state(state)[1])
+        return agent_body(self._parse_state(state)[1])
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the engine."""

@@ -7,6 +7,7 @@ first; further on the grid of 64 x 64 cells.
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,24 @@ _COIN, _EMPTY = 1, 100
 # Every agent's half width and half height, then its entity type.
 _AGENT = struct.pack("<ffi", 0.5, 0.5787, 0)
 _GRID = struct.pack("<3i", 64, 64, 64 * 64)
+
+
+class Body(NamedTuple):
+    """Of the agent."""
+
+    x: float
+    """Cells from the left."""
+    y: float
+    """Cells from the bottom."""
+    speed_x: float
+    """Cells for each step of the engine."""
+    speed_y: float
+    """The same, upward."""
+
+    @property
+    def stands(self) -> bool:
+        """On the ground, that is: in a jump the speed is an odd multiple of 0.1."""
+        return abs(self.speed_y) < 0.05
 
 
 def erase(engine_state: bytes, kind: str) -> bytes | None:
@@ -49,10 +68,9 @@ def erase(engine_state: bytes, kind: str) -> bytes | None:
     return bytes(edited)
 
 
-def agent_position(engine_state: bytes) -> tuple[float, float]:
-    """Where the agent is: cells from the left and from the bottom. Raises as `erase`."""
-    x, y = _entities(bytearray(engine_state)).view(np.float32)[0, :2]
-    return float(x), float(y)
+def agent_body(engine_state: bytes) -> Body:
+    """Where the agent is and how it moves. Raises as `erase`."""
+    return Body(*_entities(bytearray(engine_state)).view(np.float32)[0, :4].tolist())
 
 
 def _entities(engine_state: bytearray) -> np.ndarray:

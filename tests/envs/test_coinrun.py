@@ -339,12 +339,15 @@ def test_level_starts_are_each_levels_first_frame():
 def test_where_the_agent_is():
     env = CoinRunVectorEnv(4, look="plain", start_level=20_000, num_levels=4)
     env.reset(seed=0)
-    before = [env.agent_position(state) for state in env.get_states()]
+    before = [env.agent_body(state) for state in env.get_states()]
     for _ in range(4):
         env.step(np.full(4, RIGHT))
-    after = [env.agent_position(state) for state in env.get_states()]
-    for (x, y), (x_after, y_after) in zip(before, after, strict=True):
-        assert 0 < x < x_after < x + 4 and y_after <= y + 0.1
+    after = [env.agent_body(state) for state in env.get_states()]
+    for start, end in zip(before, after, strict=True):
+        assert 0 < start.x < end.x < start.x + 4 and end.y <= start.y + 0.1
+        assert start.stands and start.speed_x == 0 < end.speed_x <= 0.5
+    env.step(np.full(4, RIGHT_JUMP))
+    assert not any(env.agent_body(state).stands for state in env.get_states())
     with pytest.raises(ValueError, match="cannot restore"):
-        env.agent_position(b"nothing")
+        env.agent_body(b"nothing")
     env.close()

@@ -114,13 +114,12 @@ class AtariPong:
             raise ImportError(f"{error}: pip install 'genie-env[two-player-games]'") from error
         roms = Path(ale_py.__file__).parent / "roms"
         self._env = pong_v3.parallel_env(auto_rom_install_path=str(roms))
-        self._players = np.full((2, 4), np.nan, np.float32)
-        self._score = [0, 0]
 
     def reset(self, seed: int) -> Moment:
         obs, _ = self._env.reset(seed=seed)
         self._score = [0, 0]
         # Nothing is drawn at first.
+        self._players = np.full((2, 4), np.nan, np.float32)
         while True:
             moment = self._moment(obs, False)
             if not np.isnan(moment.players).any():

@@ -25,9 +25,10 @@ from agents.latent_bc.learn import Footage, Lesson, ahead, learn
 from agents.latent_bc.mapping import MAP_KINDS, ActionMap, fit_linear, fit_map, plain_button_index
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, NetworkConfig, Past, Policy, draw
-from agents.plan import plan_ways
+from agents.plan import Planner, Try, Worth, plan_ways
 from agents.score import Levels, frames_env, solved
 from genie_env.envs.coinrun import LEFT, NOOP, PLAIN_BUTTONS, RIGHT, RIGHT_JUMP
+from genie_env.envs.coinrun_state import Body
 from genie_env.world_model import WorldModel
 from training.data.clip_store import ClipStore, ClipWriter, has_labels, load_labels, write_meta
 from training.data.videos import export_store
@@ -107,8 +108,26 @@ def test_what_cannot_be_got_past_is_given_up(levels, ways):
     blind = replace(QUICK, before=1, safe=4, ahead=12)
     found = plan_ways(levels.states, levels.look, levels.difficulty, 3, blind)
     assert sum(way is None for way in found) > sum(way is None for way in ways)
-    with pytest.raises(ValueError, match="ahead=24; accepted: .* ahead >= before .* = 25"):
-        replace(QUICK, ahead=24)
+    with pytest.raises(ValueError, match="ahead=13; accepted: .* ahead >= before .* = 14"):
+        replace(QUICK, ahead=13)
+
+
+def test_an_expert_knows_what_is_on_the_screen():
+    """A jump at x = 10 that ends at 15 ends badly; one that ends at 17 might not, for all it knows,
+    and one that comes down in sight, with room to do something, is better."""
+    planner = Planner(replace(QUICK, every=2, sight=6.0, room=2), frame_skip=3)
+    here, up, down = Body(10, 1, 0.5, 0), Body(13, 5, 0.5, 0.7), Body(15, 1, 0, 0)
+
+    def worth(*bodies, ended):
+        jump = Try(b"", [here, *bodies], np.full(12, RIGHT), ended=ended)
+        return planner._worth(jump, past=11)
+
+    assert worth(up, ended=3) is Worth.BAD
+    assert worth(up, Body(16, 4, 0.5, -0.7), ended=5) is Worth.UNKNOWN
+    assert worth(up, down, ended=6) is Worth.BAD
+    assert worth(up, down, Body(15.4, 1, 0, 0), ended=7) is Worth.LANDS
+    assert worth(up, down, ended=None) is Worth.GOOD
+    assert worth(Body(10.5, 5, 0, 0.7), Body(10.5, 1, 0, 0), ended=None) is Worth.BAD
 
 
 def test_demonstrations_end_at_the_coin(demonstrations, levels, ways, expert):
