@@ -17,7 +17,8 @@ import numpy as np
 
 from agents.config import ExpertConfig, remember
 from agents.latent_bc.clone import fast
-from agents.networks import Policy, draw, fingerprint
+from agents.latent_bc.policy import RealPolicy
+from agents.networks import Policy, fingerprint
 from agents.plan import Try, carry_out, plan_ways
 from agents.score import Levels
 from genie_env.envs import coinrun
@@ -28,8 +29,6 @@ from training.data.collect import VALIDATION_LEVELS
 AT_ONCE = 256
 MAX_STEPS = 100
 """After which a novice has failed."""
-TEMPERATURE = 0.5
-"""Of its choices."""
 BEFORE_THE_END = (2, 3, 4, 6, 8, 12)
 """Steps before a novice fails at which the expert may take over."""
 
@@ -102,7 +101,8 @@ def _record_shard(config: ExpertConfig, folder: Path, shard: int, levels: Levels
         return play(list(reached), list(reached.values()), "taken over")
 
     if config.novice is not None:
-        failed = mistakes(fast(Policy.load(config.novice)), levels, config.frame_skip, rng)
+        novice = RealPolicy(fast(Policy.load(config.novice)), seed=int(rng.integers(2**31)))
+        failed = mistakes(novice, levels, config.frame_skip)
         # As late as it still can: by then what it takes over for is to be seen.
         for back in BEFORE_THE_END:
             befores = [pressed[: max(0, len(pressed) - back)] for pressed in failed.values()]
@@ -137,10 +137,8 @@ def _meddled(way: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.r_[way[:until], by_chance]
 
 
-def mistakes(
-    novice: Policy, levels: Levels, frame_skip: int, rng: np.random.Generator
-) -> dict[int, np.ndarray]:
-    """Of each level that a policy of real buttons fails, what it pressed until then."""
+def mistakes(novice: RealPolicy, levels: Levels, frame_skip: int) -> dict[int, np.ndarray]:
+    """Of each level that a policy fails, what it pressed until then."""
     failed: dict[int, np.ndarray] = {}
     env = _worlds(levels.count, levels, frame_skip)
     try:
@@ -148,9 +146,9 @@ def mistakes(
             some = levels.states[first : first + AT_ONCE]
             obs, _ = env.set_states(some + [some[0]] * (env.num_envs - len(some)))
             going_B = np.arange(env.num_envs) < len(some)
-            pressed: list[np.ndarray] = []
+            past, pressed = None, []
             for _ in range(MAX_STEPS):
-                buttons_B = np.take(PLAIN_BUTTONS, draw(novice.logits(obs)[0] / TEMPERATURE, rng))
+                buttons_B, past = novice.predict(obs, past)
                 pressed.append(buttons_B)
                 obs, _, terminated_B, truncated_B, infos = env.step(buttons_B)
                 for b in np.flatnonzero((terminated_B | truncated_B) & going_B):

@@ -160,7 +160,7 @@ def test_the_expert_takes_over_where_a_novice_fails(expert, levels, tmp_path):
     novice = Policy(NetworkConfig(channels=(4, 4)), len(PLAIN_BUTTONS))
     with torch.no_grad():
         novice.network.out.bias[PLAIN_BUTTONS.index(RIGHT)] = 99.0
-    failed = mistakes(novice, levels, 3, np.random.default_rng(0))
+    failed = mistakes(RealPolicy(novice), levels, 3)
     assert len(failed) >= 8
     assert all((pressed == RIGHT).all() and len(pressed) <= 100 for pressed in failed.values())
     whole = [failed.get(level) for level in range(levels.count)]
@@ -322,6 +322,22 @@ def test_bad_maps_are_refused():
         fit_map("guess", codes, actions, logits)
     with pytest.raises(ValueError, match="accepted: as many"):
         RealPolicy(Policy(NetworkConfig(channels=(4,)), 8))
+    with pytest.raises(ValueError, match="temperature=0; accepted: above 0"):
+        RealPolicy(Policy(NetworkConfig(channels=(4,)), 6), temperature=0)
+
+
+def test_a_cool_policy_is_surer_of_itself():
+    policy = Policy(NetworkConfig(channels=(4,)), len(PLAIN_BUTTONS))
+    with torch.no_grad():
+        policy.network.out.bias.zero_()
+        policy.network.out.weight.zero_()
+        policy.network.out.bias[PLAIN_BUTTONS.index(RIGHT)] = 1.0
+    obs = np.zeros((2_000, 64, 64, 3), np.uint8)
+    for temperature in (1.0, 0.5, 0.1):
+        pressed, _ = RealPolicy(policy, seed=0, temperature=temperature).predict(obs)
+        # Of six buttons, one is likelier than each of the others.
+        expected = np.exp(1 / temperature) / (np.exp(1 / temperature) + 5)
+        assert (pressed == RIGHT).mean() == pytest.approx(expected, abs=0.04)
 
 
 def test_a_linear_fit_is_that_of_its_loss():
