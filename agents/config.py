@@ -57,7 +57,7 @@ class CloneConfig:
     """On a single frame; or, as in the paper, on the last four and the actions between them."""
     channels: tuple[int, ...] = (16, 32, 32)
     """`impala`: of its sections."""
-    steps: int = 3_000
+    steps: int = 7_000
     batch_size: int = 64
     """Clips; `st-vivit` learns from each of a clip's frames."""
     learning_rate: float = 1e-3

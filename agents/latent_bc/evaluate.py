@@ -17,13 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.config import CloningConfig, CloningScoreConfig, PlanConfig
-from agents.latent_bc.clone import (
-    DecidedClips,
-    clone,
-    logits_of,
-    trained,
-    true_buttons,
-)
+from agents.latent_bc.clone import DecidedClips, clone, logits_of, trained, true_buttons
 from agents.latent_bc.learn import NUM_BUTTONS, Footage, LabelledSet, Lesson
 from agents.latent_bc.mapping import MAP_KINDS, fit_map
 from agents.latent_bc.policy import RealPolicy
@@ -146,7 +140,8 @@ def _policies(lesson: Lesson, score: CloningScoreConfig) -> Iterator[tuple[str, 
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", message="no label among")
                     action_map = fit_map(kind, some.codes_X, some.actions_X, logits_XK)
-                draws[kind].append(("latent", RealPolicy(latent, action_map, seed=seed)))
+                # One seed: draws that teach the same map are one policy, and played once.
+                draws[kind].append(("latent", RealPolicy(latent, action_map, seed=0)))
         for kind in MAP_KINDS:
             yield f"latent policy, {kind}", ALL if size is None else str(size), draws[kind]
     for size in score.labels:
