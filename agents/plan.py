@@ -252,7 +252,7 @@ def plan_ways(
     # Idle worlds cost as much as others, and in the end few tries are left.
     envs = [
         CoinRunVectorEnv(count, look, difficulty, frame_skip=frame_skip)
-        for count in sorted({min(32, config.at_once), config.at_once})
+        for count in sorted({min(count, config.at_once) for count in (4, 16, config.at_once)})
     ]
     try:
         for env in envs:
