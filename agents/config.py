@@ -57,6 +57,8 @@ class CloneConfig:
     """On a single frame; or, as in the paper, on the last four and the actions between them."""
     channels: tuple[int, ...] = (16, 32, 32)
     """`impala`: of its sections."""
+    frames: int = 1
+    """`impala`: that it sees at once; one shows no speed."""
     steps: int = 7_000
     batch_size: int = 64
     """Clips; `st-vivit` learns from each of a clip's frames."""

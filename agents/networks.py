@@ -1,4 +1,4 @@
-"""Policy networks on frames: IMPALA on a single one, or an ST transformer on the last few.
+"""Policy networks on frames: IMPALA on one or more, or an ST transformer on the last few.
 
 Shapes: B worlds or clips, T frames, H W pixels, C = 3, N tokens of a frame, D width, A actions.
 """
@@ -33,6 +33,8 @@ class NetworkConfig:
     at them added to their tokens."""
     channels: tuple[int, ...] = (16, 32, 32)
     """`impala`: of its sections, each of which halves the picture."""
+    frames: int = 1
+    """`impala`: that it sees at once; one shows no speed."""
     hidden: int = 256
     """`impala`: of the layer before the last."""
     stem: StemConfig = field(default_factory=lambda: StemConfig(channels=64, num_blocks=1))
@@ -46,7 +48,7 @@ class NetworkConfig:
     @property
     def num_frames(self) -> int:
         """Frames that a decision rests on."""
-        return 1 if self.kind == "impala" else self.transformer.context_frames
+        return self.frames if self.kind == "impala" else self.transformer.context_frames
 
 
 class Impala(nn.Module):
@@ -55,7 +57,7 @@ class Impala(nn.Module):
     def __init__(self, config: NetworkConfig, num_actions: int, frame_size: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before = 3
+        before = 3 * config.frames
         for channels in config.channels:
             layers += [
                 nn.Conv2d(before, channels, 3, padding=1),
@@ -72,10 +74,9 @@ class Impala(nn.Module):
         self.sections.to(memory_format=torch.channels_last)
 
     def forward(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> Tensor:
-        x = to_float(frames_BTHWC).flatten(0, 1).permute(0, 3, 1, 2)
+        x = torch.cat(to_float(frames_BTHWC).unbind(1), -1).permute(0, 3, 1, 2)
         x = self.sections(x.to(self.out.weight.dtype))
-        logits = self.out(F.relu(self.hidden(x)))
-        return logits.unflatten(0, frames_BTHWC.shape[:2])
+        return self.out(F.relu(self.hidden(x)))[:, None]
 
 
 class _Residual(nn.Module):
@@ -128,8 +129,9 @@ class Policy(nn.Module):
         self.network = kinds[config.kind](config, num_actions, frame_size)
 
     def forward(self, frames_BTHWC: Tensor, actions_BT: Tensor) -> Tensor:
-        """Logits (B, T, A) of the action to take at each uint8 frame. actions_BT: int64, those that
-        were taken there; `NOT_KNOWN` where nobody knows."""
+        """Logits of the action to take at each uint8 frame, (B, T, A), or of `impala` at the last,
+        (B, 1, A). actions_BT: int64, those that were taken there; `NOT_KNOWN` where nobody knows.
+        """
         return self.network(frames_BTHWC, actions_BT)
 
     def logits(

@@ -88,8 +88,9 @@ class CloneStage(nn.Module):
     def forward(
         self, frames_BTHWC: Tensor, actions_BT: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = self.policy(frames_BTHWC, actions_BT).float().flatten(0, 1)
-        target = actions_BT.flatten()
+        logits_BTA = self.policy(frames_BTHWC, actions_BT).float()
+        logits = logits_BTA.flatten(0, 1)
+        target = actions_BT[:, -logits_BTA.shape[1] :].flatten()
         loss = F.cross_entropy(logits, target, ignore_index=NOT_KNOWN)
         known = target != NOT_KNOWN
         right = (logits.argmax(-1) == target)[known].float().mean()
@@ -103,7 +104,7 @@ class CloneStage(nn.Module):
 
 
 def network_of(config: CloneConfig) -> NetworkConfig:
-    return NetworkConfig(config.network, config.channels)
+    return NetworkConfig(config.network, config.channels, config.frames)
 
 
 def true_buttons(store: ClipStore) -> list[np.ndarray]:

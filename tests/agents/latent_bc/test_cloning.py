@@ -17,7 +17,7 @@ from agents.config import (
     PlanConfig,
 )
 from agents.expert import mistakes, reach, record_expert, walk
-from agents.latent_bc.clone import DecidedClips, clone, true_buttons
+from agents.latent_bc.clone import DecidedClips, clone, logits_of, true_buttons
 from agents.latent_bc.controller import Controller, RealActionWrapper, fit_controller
 from agents.latent_bc.evaluate import ORACLE, PLAIN, Curve, _done, evaluate, report
 from agents.latent_bc.label import Labels, label, open_videos
@@ -249,6 +249,30 @@ def test_a_clone_learns_what_was_done(tmp_path):
     policy.save(tmp_path / "saved")
     again = Policy.load(tmp_path / "saved")
     np.testing.assert_allclose(again.at(frames[:, None], unknown), logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_only_who_sees_two_frames_sees_which_way_it_went(num_frames, tmp_path):
+    """A bar jumps about; what is done is whether it has come from the left."""
+    write_meta(tmp_path / "s", frame_size=16)
+    rng = np.random.default_rng(0)
+    at = rng.integers(13, size=400)
+    frames = np.zeros((400, 16, 16, 3), np.uint8) + 20
+    for n, x in enumerate(at):
+        frames[n, :, x : x + 3] = 220
+    with ClipWriter(tmp_path / "s", 0, 16) as writer:
+        writer.add(frames)
+    done = np.r_[0, np.diff(at) > 0].astype(np.int64)
+    clips = DecidedClips(ClipStore(tmp_path / "s", 1), [done], num_frames)
+    config = CloneConfig(
+        channels=(8, 8), frames=num_frames, steps=150, batch_size=32, learning_rate=3e-3
+    )
+    policy = clone(config, 2, clips, tmp_path / "run")
+    said = logits_of(policy, clips).argmax(-1)
+    # From where it is alone it can only be guessed.
+    guess = (at > 6).astype(np.int64)
+    assert (guess == done).mean() < 0.85
+    assert ((said == done).mean() > 0.93) == (num_frames == 2)
 
 
 def test_st_vivit_knows_what_was_done_before_not_what_is_done_now():
