@@ -59,20 +59,15 @@ class CloneConfig:
     """`impala`: of its sections."""
     frames: int = 1
     """`impala`: that it sees at once; one shows no speed."""
-    shift: int = 4
-    """Pixels by which a clip is moved at most, each way, whenever it is learnt from: a few thousand
-    episodes are otherwise learnt by heart."""
-    steps: int = 10_000
+    steps: int = 14_000
     batch_size: int = 64
     """Clips; `st-vivit` learns from each of a clip's frames."""
     learning_rate: float = 1e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.frames < 1 or self.shift < 0:
-            raise ValueError(
-                f"frames={self.frames}, shift={self.shift}; accepted: frames >= 1, shift >= 0"
-            )
+        if self.frames < 1:
+            raise ValueError(f"frames={self.frames}; accepted: at least 1")
 
 
 @dataclass(frozen=True)

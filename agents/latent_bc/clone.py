@@ -79,20 +79,15 @@ class DecidedClips:
 
 
 class CloneStage(nn.Module):
-    """Cross-entropy of what was done: a stage of `training.loop`.
+    """Cross-entropy of what was done: a stage of `training.loop`."""
 
-    shift: pixels by which the clips it learns from are moved at most, each way.
-    """
-
-    def __init__(self, policy: Policy, shift: int = 0) -> None:
+    def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self.policy, self.shift = policy, shift
+        self.policy = policy
 
     def forward(
         self, frames_BTHWC: Tensor, actions_BT: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.training and self.shift:
-            frames_BTHWC = moved(frames_BTHWC, self.shift)
         logits_BTA = self.policy(frames_BTHWC, actions_BT).float()
         logits = logits_BTA.flatten(0, 1)
         target = actions_BT[:, -logits_BTA.shape[1] :].flatten()
@@ -106,20 +101,6 @@ class CloneStage(nn.Module):
 
     def parts_to_compile(self) -> list[nn.Module]:
         return [self.policy.network]
-
-
-def moved(frames_BTHWC: Tensor, most: int) -> Tensor:
-    """Each clip moved by up to so many pixels, down and right or up and left; its edges are
-    repeated (Kostrikov et al., 2020)."""
-    num_clips, _, height, width, _ = frames_BTHWC.shape
-    by_2B1 = torch.randint(-most, most + 1, (2, num_clips, 1), device=frames_BTHWC.device)
-    rows_BH, columns_BW = (
-        (torch.arange(size, device=by_2B1.device) + by_B1).clamp(0, size - 1)
-        for size, by_B1 in zip((height, width), by_2B1, strict=True)
-    )
-    clip_B = torch.arange(num_clips, device=by_2B1.device)[:, None, None]
-    by_pixel_BHWTC = frames_BTHWC.movedim(1, 3)
-    return by_pixel_BHWTC[clip_B, rows_BH[:, :, None], columns_BW[:, None]].movedim(3, 1)
 
 
 def network_of(config: CloneConfig) -> NetworkConfig:
@@ -170,7 +151,7 @@ def clone(
         seed=config.seed,
         validate_every=max(1, config.steps // 10),
     )
-    train(CloneStage(policy, config.shift), loop, run, clips, validation)
+    train(CloneStage(policy), loop, run, clips, validation)
     return policy.eval()
 
 

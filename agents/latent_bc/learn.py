@@ -26,8 +26,12 @@ from training.data.clip_store import ClipStore, has_labels, load_labels
 from training.data.collect import VALIDATION_LEVELS
 
 NUM_BUTTONS = len(PLAIN_BUTTONS)
+SPAN = range(-1, 4)
+"""Frames, seen from one, whose latent actions tell what was pressed there: what is pressed in the
+air shows late, and who labels videos may look ahead."""
 DECODER_DECAY = 10.0
-"""Of the weights that read buttons from latent actions; chosen on training levels, 200 labels."""
+"""Of the weights that read buttons from latent actions; like `SPAN` chosen on training levels, for
+200 labels."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,10 @@ class Lesson:
         x = np.stack([seen[f][s][n] for f, s, n in some.places.tolist()])
         button_X = plain_button_index(some.actions_X)
         weight, bias = fit_linear(x, button_X, NUM_BUTTONS, DECODER_DECAY)
+        # By half of their frequency: to stop where one must is rare, and a clone forgives labels
+        # that are wrong here and there, not those that are always wrong.
+        share_A = np.bincount(button_X, minlength=NUM_BUTTONS) / len(button_X)
+        bias -= np.log(share_A + 0.01) / 2
         done = [
             [
                 np.where(codes_N == NOT_KNOWN, NOT_KNOWN, (x_NF @ weight + bias).argmax(-1))
@@ -201,11 +209,20 @@ def _shown_in(labels: Labels, num_codes: int) -> list[np.ndarray]:
 
 
 def shown(latents_NE: np.ndarray, codes_N: np.ndarray, num_codes: int) -> np.ndarray:
-    """What tells the button at each frame: its latent action and code, as one-hot, and those of the
-    frame before, (N, 2 * (E + K)); 0 where a segment ends and before it begins."""
-    now = np.concatenate([latents_NE, np.eye(num_codes)[codes_N]], 1)
-    now[codes_N == NOT_KNOWN] = 0
-    return np.concatenate([now, np.r_[np.zeros_like(now[:1]), now[:-1]]], 1)
+    """What tells the button at each frame: latent actions and codes, as one-hot, over `SPAN`,
+    (N, len(SPAN) * (E + K)); 0 beyond the ends of a segment."""
+    known_N = codes_N != NOT_KNOWN
+    there = np.concatenate([latents_NE, np.eye(num_codes)[codes_N]], 1) * known_N[:, None]
+    # The last frame of a segment has no action, and belongs to it.
+    segment_N = np.cumsum(np.r_[False, ~known_N[:-1]])
+    columns = []
+    for k in SPAN:
+        other_N = np.arange(len(codes_N)) + k
+        inside_N = (other_N >= 0) & (other_N < len(codes_N))
+        other_N = np.where(inside_N, other_N, 0)
+        inside_N &= segment_N[other_N] == segment_N
+        columns.append(there[other_N] * inside_N[:, None])
+    return np.concatenate(columns, 1)
 
 
 def learn(config: CloningConfig) -> RealPolicy:
