@@ -17,12 +17,7 @@ from agents.config import (
     PlanConfig,
 )
 from agents.expert import mistakes, reach, record_expert, walk
-from agents.latent_bc.clone import (
-    DecidedClips,
-    clone,
-    logits_of,
-    true_buttons,
-)
+from agents.latent_bc.clone import DecidedClips, clone, logits_of, true_buttons
 from agents.latent_bc.controller import Controller, RealActionWrapper, fit_controller
 from agents.latent_bc.evaluate import ORACLE, PLAIN, Curve, _done, evaluate, report
 from agents.latent_bc.label import Labels, label, open_videos
