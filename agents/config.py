@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -140,6 +138,9 @@ class CloningConfig:
     """Clip stores with true actions, of which a few are read; `videos` if none is named."""
     labels: int = 200
     """Labelled transitions that the map is learnt from."""
+    choose: Literal["doubtful", "evenly"] = "doubtful"
+    """Which transitions get the labels: `evenly` drawn ones, or (all but a fifth of them) those
+    that the labels so far leave the most doubtful: the buttons that matter are rare."""
     map: Literal["dictionary", "effects", "decoder", "relabel"] = "effects"
     """From latent to real actions: the paper's dictionary; over effect classes with a prior;
     decoded from all that the policy says; or (LAPO+'s way) the latent actions of all videos are
@@ -166,17 +167,3 @@ class CloningScoreConfig:
     """Sizes for those."""
     expert: bool = True
     """Whether the expert that looks ahead plays, too."""
-
-
-def remember(config: Any, path: Path, apart: Sequence[str], **more: str) -> None:
-    """Write a dataclass beside its run (its folder is made), and what else the run rests on; the
-    fields `apart` may change.
-
-    Raises ValueError where the run began with another one.
-    """
-    written = {key: value for key, value in asdict(config).items() if key not in apart} | more
-    text = json.dumps(written, indent=2, default=str) + "\n"
-    if path.exists() and json.loads(path.read_text()) != json.loads(text):
-        raise ValueError(f"{path.parent} was begun with another config (see {path})")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)

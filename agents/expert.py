@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.config import ExpertConfig, remember
+from agents.config import ExpertConfig
 from agents.latent_bc.clone import fast
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import Policy, fingerprint
@@ -25,6 +25,7 @@ from genie_env.envs import coinrun
 from genie_env.envs.coinrun import NOOP, PLAIN_BUTTONS, CoinRunVectorEnv
 from training.data.clip_store import SUCCESS, ClipStore, ClipWriter, list_shards, write_meta
 from training.data.collect import VALIDATION_LEVELS
+from training.remember import remember
 
 AT_ONCE = 256
 MAX_STEPS = 100

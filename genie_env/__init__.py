@@ -4,7 +4,12 @@ Importing this registers ``GenieEnv-v0``. The environment and the model behind i
 are imported when the first one is made.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import gymnasium
+
+if TYPE_CHECKING:
+    from genie_env.envs.two_player import GenieParallelEnv
 
 __version__ = "0.1.0"
 
@@ -15,3 +20,10 @@ gymnasium.register(
     entry_point="genie_env.envs.single:GenieEnv",
     vector_entry_point="genie_env.envs.vector:GenieVectorEnv",
 )
+
+
+def parallel_env(**arguments: Any) -> "GenieParallelEnv":
+    """A game of two, as a PettingZoo parallel environment; arguments as `GenieParallelEnv`."""
+    from genie_env.envs.two_player import GenieParallelEnv
+
+    return GenieParallelEnv(**arguments)

@@ -126,6 +126,37 @@ def train(
         print(stopped)
 
 
+def train_two_player(
+    run: Path = Path("runs/duel"),
+    data: tuple[Path, ...] = (),
+    validation: tuple[Path, ...] = (),
+    max_minutes: float | None = None,
+    change: tuple[str, ...] = (),
+) -> None:
+    """Find the two players in video of games of two, and learn what each can do.
+
+    The same command resumes; SIGTERM and Ctrl-C save first.
+
+    Args:
+        run: Folder of the run; the bundle ends in RUN/model.
+        data: Clip stores to train on; games of our own are recorded if none is given.
+        validation: Clip stores to validate on.
+        max_minutes: Save and stop after this long.
+        change: Other values than usual: `loop.steps=300 model.past_frames=1`.
+    """
+    from training.loop import TrainingStopped
+    from training.presets import changed
+    from training.run_two_player import TwoPlayerRun
+    from training.run_two_player import train_two_player as find_players
+
+    config = changed(TwoPlayerRun(), [*change, f"loop.max_minutes={max_minutes or 'null'}"])
+    try:
+        find_players(config, run, data, validation)
+        print(f'done: genie_env.parallel_env(model="{run / "model"}")')
+    except TrainingStopped as stopped:
+        print(stopped)
+
+
 def evaluate(
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")],
     model: str = "coinrun-plain",
@@ -286,6 +317,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import-videos": import_videos,
     "export-videos": export_videos,
     "train": train,
+    "train-two-player": train_two_player,
     "eval": evaluate,
     "dream": dream,
     "bc": behaviour,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import dacite
 
@@ -25,6 +25,9 @@ from training.loop import LoopConfig
 from training.outcome import OutcomeTraining
 from training.tokenizer import TokenizerLossConfig
 from training.world import WorldLossConfig
+
+Config = TypeVar("Config")
+"""A dataclass."""
 
 
 @dataclass(frozen=True)
@@ -263,19 +266,27 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
 
 
 def load_preset(name: str, changes: Sequence[str] = ()) -> Experiment:
-    """The named experiment, changed as told: `["world_loop.steps=300", "sampling.steps=3"]`.
+    """The named experiment, `changed` as told.
 
-    Values are JSON, or else strings. Raises ValueError for an unknown preset, field or value.
+    Raises ValueError for an unknown preset, field or value.
     """
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-    experiment: dict[str, Any] = asdict(PRESETS[name]())
+    return changed(PRESETS[name](), changes)
+
+
+def changed(config: Config, changes: Sequence[str]) -> Config:
+    """A config, a dataclass, with other values: `["world_loop.steps=300", "sampling.steps=3"]`.
+
+    Values are JSON, or else strings. Raises ValueError for an unknown field or value.
+    """
+    values: dict[str, Any] = asdict(config)  # type: ignore[call-overload]
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals:
             raise ValueError(f"change {change!r}; accepted: FIELD=VALUE, like world_loop.steps=300")
         *parents, field_name = path.split(".")
-        inner: Any = experiment
+        inner: Any = values
         for part in [*parents, field_name]:
             if isinstance(inner, tuple):
                 # `data` has several: data.0.num_frames.
@@ -289,6 +300,6 @@ def load_preset(name: str, changes: Sequence[str] = ()) -> Experiment:
         except json.JSONDecodeError:
             holder[field_name] = text
     try:
-        return dacite.from_dict(Experiment, experiment, dacite.Config(cast=[tuple, float]))
+        return dacite.from_dict(type(config), values, dacite.Config(cast=[tuple, float]))
     except dacite.DaciteError as error:
         raise ValueError(f"changes {list(changes)}: {error}") from error

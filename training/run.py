@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from training.latent_actions import LatentActionStage
 from training.loop import processes, train
 from training.outcome import labelled_episodes, train_head
 from training.presets import Experiment
+from training.remember import remember as write_config
 from training.tokenizer import TokenizerStage
 from training.world import WorldStage
 
@@ -48,16 +48,8 @@ def remember(experiment: Experiment, run_dir: Path) -> None:
 
     Raises ValueError for another one. `max_minutes` may differ: it only says when to pause.
     """
-    text = json.dumps(asdict(experiment.paused_after(None)), indent=2) + "\n"
-    path = run_dir / "experiment.json"
-    run_dir.mkdir(parents=True, exist_ok=True)
     with processes().main_process_first():
-        if path.exists() and path.read_text() != text:
-            raise ValueError(
-                f"{run_dir} is a run of another experiment (see {path}): give another --run, or "
-                "the preset and code it began with"
-            )
-        path.write_text(text)
+        write_config(experiment.paused_after(None), run_dir / "experiment.json")
 
 
 def start_weights(experiment: Experiment, parts: dict[str, torch.nn.Module]) -> None:

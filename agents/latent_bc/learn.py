@@ -13,17 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.config import CloningConfig, remember
+from agents.config import CloningConfig
 from agents.latent_bc.clone import DecidedClips, clone, logits_of, network_of, trained
 from agents.latent_bc.controller import fit_controller
 from agents.latent_bc.label import Labels, label, open_videos
-from agents.latent_bc.mapping import fit_linear, fit_map, plain_button_index
+from agents.latent_bc.mapping import fit_linear, fit_map, plain_button_index, softmax
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, Policy, fingerprint
 from genie_env.envs.coinrun import PLAIN_BUTTONS
 from genie_env.world_model import WorldModel
 from training.data.clip_store import ClipStore, has_labels, load_labels
 from training.data.collect import VALIDATION_LEVELS
+from training.remember import remember
 
 NUM_BUTTONS = len(PLAIN_BUTTONS)
 SPAN = range(-1, 4)
@@ -32,6 +33,9 @@ air shows late, and who labels videos may look ahead."""
 DECODER_DECAY = 10.0
 """Of the weights that read buttons from latent actions; like `SPAN` chosen on training levels, for
 200 labels."""
+ASK_ROUNDS, ASK_AMONG, ASK_BESIDE = 4, 20_000, 10
+"""How often labels are asked for again, among how many, and of how many for each that is asked
+for: those beside it would else all look the same."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ class Lesson:
         return np.concatenate(places), np.concatenate(actions)
 
     def draw_labelled(self, count: int | None, seed: int) -> LabelledSet:
-        """Some labelled transitions of the videos' levels, drawn evenly; all if None.
+        """Some labelled transitions of the videos' levels, chosen as `config.choose` says; all if
+        None.
 
         Raises ValueError where there are fewer, or none is asked for.
         """
@@ -160,7 +165,8 @@ class Lesson:
             if not 1 <= count <= len(places_X3):
                 raise ValueError(f"labels={count}; accepted: 1 to {len(places_X3):,}")
             rng = np.random.default_rng(seed)
-            chosen = np.sort(rng.choice(len(places_X3), count, replace=False))
+            choose = self._ask if self.config.choose == "doubtful" else self._evenly
+            chosen = np.sort(choose(count, rng))
             places_X3, actions_X = places_X3[chosen], actions_X[chosen]
         labels = [footage.labels for footage in self.labelled]
         places = places_X3.tolist()
@@ -171,6 +177,39 @@ class Lesson:
             actions_X,
             places_X3,
         )
+
+    def _evenly(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.choice(len(self._all_labelled[0]), count, replace=False)
+
+    def _ask(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Which labels to ask for: some drawn evenly, then, `ASK_ROUNDS` times, some of those that
+        the labels so far leave the most doubtful (margin sampling, Scheffer et al., 2001)."""
+        places_X3, actions_X = self._all_labelled
+        everything, asked = len(places_X3), np.empty(0, np.int64)
+        for number in range(ASK_ROUNDS + 1):
+            more = count * (number + 1) // (ASK_ROUNDS + 1) - len(asked)
+            if not len(asked):
+                asked = self._evenly(more, rng)
+                continue
+            weight, bias = fit_linear(
+                self._shown_at(places_X3[asked]), plain_button_index(actions_X[asked]),
+                NUM_BUTTONS, DECODER_DECAY,
+            )  # fmt: skip
+            pool = rng.choice(everything, min(ASK_AMONG, everything), replace=False)
+            pool = pool[~np.isin(pool, asked)]
+            likely = np.sort(softmax(self._shown_at(places_X3[pool]) @ weight + bias), axis=-1)
+            doubtful = pool[np.argsort(likely[:, -1] - likely[:, -2])[: ASK_BESIDE * more]]
+            asked = np.append(asked, rng.choice(doubtful, more, replace=False))
+        return asked
+
+    @cached_property
+    def _shown(self) -> list[list[np.ndarray]]:
+        """What tells the buttons of each shard of the labelled footage, fp32."""
+        num_codes = self.model.config.num_actions
+        return [_shown_in(footage.labels, num_codes) for footage in self.labelled]
+
+    def _shown_at(self, places_X3: np.ndarray) -> np.ndarray:
+        return np.stack([self._shown[f][s][n] for f, s, n in places_X3.tolist()])
 
     def taught(
         self, train: Callable[[Lesson, LabelledSet, Path], Policy], count: int, seed: int
@@ -184,8 +223,7 @@ class Lesson:
         """The labels teach what latent actions mean, these label the videos, which are then cloned
         (the way of LAPO+). The policy presses buttons."""
         num_codes = self.model.config.num_actions
-        seen = [_shown_in(footage.labels, num_codes) for footage in self.labelled]
-        x = np.stack([seen[f][s][n] for f, s, n in some.places.tolist()])
+        x = self._shown_at(some.places)
         button_X = plain_button_index(some.actions_X)
         weight, bias = fit_linear(x, button_X, NUM_BUTTONS, DECODER_DECAY)
         # By half of their frequency: to stop where one must is rare, and a clone forgives labels
@@ -213,6 +251,7 @@ def shown(latents_NE: np.ndarray, codes_N: np.ndarray, num_codes: int) -> np.nda
     (N, len(SPAN) * (E + K)); 0 beyond the ends of a segment."""
     known_N = codes_N != NOT_KNOWN
     there = np.concatenate([latents_NE, np.eye(num_codes)[codes_N]], 1) * known_N[:, None]
+    there = there.astype(np.float32)
     # The last frame of a segment has no action, and belongs to it.
     segment_N = np.cumsum(np.r_[False, ~known_N[:-1]])
     columns = []

@@ -95,7 +95,7 @@ class ActionMap:
     def chances(self, logits_BK: np.ndarray, codes_B: np.ndarray) -> np.ndarray:
         """Of the real actions, (B, A), where a policy with these logits drew these codes."""
         if self.kind == "decoder":
-            return np.exp(_log_softmax(_log_softmax(logits_BK) @ self.weight_KA + self.bias_A))
+            return softmax(_log_softmax(logits_BK) @ self.weight_KA + self.bias_A)
         return self.weight_KA[codes_B]
 
     def to_json(self) -> dict[str, object]:
@@ -169,6 +169,11 @@ def fit_linear(
 
     solver.step(loss)
     return weight.detach().numpy(), bias.detach().numpy()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Chances, over the last axis."""
+    return np.exp(_log_softmax(logits))
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.error import DependencyNotInstalled, ResetNeeded
+from gymnasium.error import ResetNeeded
 
 from genie_env.envs.settings import DreamSettings
+from genie_env.envs.window import FrameWindow
 from genie_env.world_model import WorldModel
 from genie_env.world_model.sampling import SamplingConfig
-
-WINDOW_SIZE = 512  # pixels, about: a whole multiple of the frame size keeps the pixels square
 
 
 class WallClock(np.float64):
@@ -103,8 +102,9 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
                 f"unknown render_mode {render_mode!r}; accepted: None, "
                 f"{', '.join(map(repr, self.metadata['render_modes']))}"
             )
+        self._window = FrameWindow("GenieEnv", self.metadata["render_fps"])
         if render_mode == "human":
-            _import_pygame()
+            self._window.check()
         self._settings = DreamSettings(prompt, model, reward, temperature, maskgit_steps, device)
         self.model = self._settings.model
         self.render_mode = render_mode
@@ -114,8 +114,6 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         self.action_space = gym.spaces.Discrete(self.model.config.num_actions)
         self._world: Any = None
         self._frame_HWC: np.ndarray | None = None
-        self._window: Any = None
-        self._clock: Any = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -179,15 +177,13 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         if self._frame_HWC is None:
             raise ResetNeeded("render() before reset(): there is no world to show yet")
         if self.render_mode == "human":
-            self._show()
+            self._window.show(self._frame_HWC)
             return None
         return self._frame_HWC.copy()
 
     def close(self) -> None:
         """Closes the window and drops the world. May be called again."""
-        if self._window is not None:
-            _import_pygame().display.quit()
-            self._window = None
+        self._window.close()
         self._world = self._frame_HWC = None
 
     def get_state(self) -> SavedState:
@@ -263,7 +259,7 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
             "token_entropy": float(self._world.entropy_B[0]),
         }
         if self.render_mode == "human":
-            self._show()
+            self._window.show(self._frame_HWC)
         return info
 
     def _check_action(self, action: Any) -> int:
@@ -280,31 +276,3 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
                 f"{num_actions - 1}"
             )
         return code
-
-    def _show(self) -> None:
-        pygame = _import_pygame()
-        assert self._frame_HWC is not None
-        if self._window is None:
-            # Not pygame.init(): it would open the sound device as well.
-            pygame.display.init()
-            pygame.display.set_caption("GenieEnv")
-            size = self.model.config.frame_size
-            side = size * max(1, WINDOW_SIZE // size)
-            self._window = pygame.display.set_mode((side, side))
-            self._clock = pygame.time.Clock()
-        surface = pygame.surfarray.make_surface(self._frame_HWC.swapaxes(0, 1))
-        # transform.scale takes the nearest pixel, so frames stay crisp.
-        self._window.blit(pygame.transform.scale(surface, self._window.get_size()), (0, 0))
-        pygame.event.pump()
-        pygame.display.flip()
-        self._clock.tick(self.metadata["render_fps"])
-
-
-def _import_pygame() -> Any:
-    try:
-        import pygame
-    except ImportError as error:
-        raise DependencyNotInstalled(
-            "render_mode='human' needs pygame: pip install 'genie-env[play]'"
-        ) from error
-    return pygame

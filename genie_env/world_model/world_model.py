@@ -6,23 +6,29 @@ width, H W pixels, C = 3, P shipped prompts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import dacite
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from genie_env.world_model.allocator import keep_freed_memory
+from genie_env.world_model.checkpoint import (
+    FORMAT_VERSION,
+    CheckpointError,
+    fast_dtype,
+    find_checkpoint,
+    read_config,
+    read_prompts,
+    read_weights,
+    write_config,
+    write_prompts,
+    write_weights,
+)
 from genie_env.world_model.dynamics import NO_ACTION, Dynamics, DynamicsConfig
 from genie_env.world_model.latent_actions import LatentActionConfig, LatentActionEncoder
 from genie_env.world_model.outcome import NOTHING, OUTCOMES, SUCCESS, OutcomeConfig, OutcomeHead
@@ -32,8 +38,6 @@ from genie_env.world_model.stems import StemConfig
 from genie_env.world_model.tokenizer import TokenizerConfig, VideoTokenizer
 from genie_env.world_model.transformer import TemporalCache, TransformerConfig
 
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
-FORMAT_VERSION = 1
 WEIGHT_FILES = ("model.safetensors", "outcome.safetensors")
 """The outcome head has a file of its own: it is small, and retrained without the rest."""
 
@@ -59,10 +63,6 @@ obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
 command, hardware, time, and the table that `genie eval` prints.
 """
 """What `save_pretrained` writes as README.md where there is none."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded: damaged, incomplete, or of another version."""
 
 
 @dataclass(frozen=True)
@@ -392,60 +392,29 @@ class WorldModel(
         Raises CheckpointError (a ValueError), or FileNotFoundError that lists the known names.
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        folder = _find_checkpoint(name, hub_kwargs)
+        folder = find_checkpoint(name, hub_kwargs)
         model = cls._from_folder(folder)
-        return model.to(device, dtype or _fast_dtype(device))
+        return model.to(device, dtype or fast_dtype(device))
 
     @classmethod
     def _from_folder(cls, folder: Path) -> WorldModel:
-        config = _load_config(folder)
+        config = read_config(folder, WorldModelConfig)
         try:
             model = cls(config)
-            weights: dict[str, Tensor] = {}
-            for name in WEIGHT_FILES if config.outcome else WEIGHT_FILES[:1]:
-                weights |= load_file(folder / name)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"checkpoint {folder}: {name} is missing") from error
-        except (SafetensorError, OSError, ValueError) as error:
+        except ValueError as error:
             raise CheckpointError(f"checkpoint {folder} is damaged: {error}") from error
-        wanted = model.state_dict()
-        problems = [f"missing tensor {key}" for key in wanted.keys() - weights.keys()]
-        problems += [f"unknown tensor {key}" for key in weights.keys() - wanted.keys()]
-        problems += [
-            f"{key} has shape {tuple(weights[key].shape)}, not {tuple(wanted[key].shape)}"
-            for key in wanted.keys() & weights.keys()
-            if weights[key].shape != wanted[key].shape
-        ]
-        if problems:
-            shown = "; ".join(sorted(problems)[:5])
-            raise CheckpointError(
-                f"checkpoint {folder} does not fit its config.json "
-                f"({len(problems)} problems): {shown}"
-            )
-        model.load_state_dict(weights)
-        prompts = folder / "prompts.png"
-        if prompts.exists():
-            model.prompts = _read_prompts(prompts, config.frame_size)
+        read_weights(folder, WEIGHT_FILES if config.outcome else WEIGHT_FILES[:1], model)
+        model.prompts = read_prompts(folder, config.frame_size)
         return model
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        config = asdict(self.config)
-        (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        # bf16 is what the models are trained and run in; half the size of fp32.
-        weights = {
-            key: (value.bfloat16() if value.is_floating_point() else value).cpu().contiguous()
-            for key, value in self.state_dict().items()
-        }
+        write_config(save_directory, self.config)
+        weights = dict(self.state_dict())
         ends = {key: weights.pop(key) for key in list(weights) if key.startswith("outcome_head.")}
         for name, part in zip(WEIGHT_FILES, (weights, ends), strict=True):
             if part:
-                save_file(part, save_directory / name)
-        if len(self.prompts):
-            rows = self.prompts.transpose(0, 2, 1, 3, 4)
-            P, H, T, W, C = rows.shape
-            Image.fromarray(rows.reshape(P * H, T * W, C)).save(
-                save_directory / "prompts.png", optimize=True
-            )
+                write_weights(save_directory / name, part)
+        write_prompts(save_directory, self.prompts)
 
     def _check_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
         size = self.config.frame_size
@@ -471,66 +440,6 @@ class WorldModel(
                 f"actions {actions.tolist()}; accepted: 0 to {self.config.num_actions - 1}"
             )
         return actions.to(self.device, torch.int64)
-
-
-def shipped_checkpoints() -> list[str]:
-    """Names that `WorldModel.from_pretrained` knows without a path."""
-    return sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
-
-
-def _find_checkpoint(name: str | Path, hub_kwargs: dict[str, Any]) -> Path:
-    known = shipped_checkpoints()
-    if str(name) in known:
-        return CHECKPOINTS / str(name)
-    if Path(name).is_dir():
-        return Path(name)
-    looks_like_id = (
-        isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/"))
-    )
-    if looks_like_id:
-        try:
-            return Path(snapshot_download(str(name), **hub_kwargs))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise FileNotFoundError(
-                f"no checkpoint {str(name)!r}: neither a folder nor to be had from the Hub "
-                f"({error}); shipped: {', '.join(known) or 'none'}"
-            ) from error
-    raise FileNotFoundError(
-        f"no checkpoint {str(name)!r}; accepted: a shipped name ({', '.join(known) or 'none'}), a "
-        "folder with config.json and model.safetensors, or a Hub id like 'user/name'"
-    )
-
-
-def _load_config(folder: Path) -> WorldModelConfig:
-    try:
-        values = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint {folder}: config.json is missing") from error
-    except ValueError as error:
-        raise CheckpointError(f"checkpoint {folder}: config.json is damaged: {error}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"checkpoint {folder} has format version {version}; this genie-env reads version "
-            f"{FORMAT_VERSION}"
-        )
-    try:
-        return dacite.from_dict(WorldModelConfig, values, dacite.Config(cast=[tuple], strict=True))
-    except (dacite.DaciteError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {folder}: config.json: {error}") from error
-
-
-def _read_prompts(path: Path, size: int) -> np.ndarray:
-    """The grid of `_save_pretrained`: a row a prompt, a column a frame."""
-    grid = np.asarray(Image.open(path).convert("RGB"))
-    rows, columns = grid.shape[0] // size, grid.shape[1] // size
-    return np.ascontiguousarray(grid.reshape(rows, size, columns, size, 3).transpose(0, 2, 1, 3, 4))
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    if device.type == "cpu" and not torch.cpu.get_capabilities().get("avx512_bf16"):
-        return torch.float32
-    return torch.bfloat16
 
 
 def _copy_generator(generator: torch.Generator) -> torch.Generator:

@@ -219,7 +219,7 @@ def test_a_run_goes_on_only_with_its_own_experiment(experiment, tmp_path):
     stages.remember(experiment, tmp_path)
     paused = replace(experiment, world_loop=replace(experiment.world_loop, max_minutes=1.0))
     stages.remember(paused, tmp_path)
-    with pytest.raises(ValueError, match="a run of another experiment"):
+    with pytest.raises(ValueError, match="begun with another config"):
         stages.remember(load_preset("paper"), tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -503,6 +504,31 @@ def test_too_few_labels_and_none_at_all(demonstrations, tmp_path):
         CloningConfig(tmp_path / "bc3", videos=(bare,), labelled=(demonstrations,), clone=TINY)
     )
     assert len(lesson.draw_labelled(5, 0).codes_X) == 5
+
+
+def test_doubtful_labels_are_asked_for(tmp_path):
+    """Two buttons that latents all but tell apart, one of them rare: that is where labels go."""
+    rng = np.random.default_rng(0)
+    rare = rng.random(4_000) < 0.05
+    latents = np.stack([rng.normal(0, 1, 4_000), 2.0 * rare + rng.normal(0, 0.5, 4_000)], 1)
+
+    def draw(choose, seed):
+        lesson = Lesson(CloningConfig(tmp_path / choose, videos=(), clone=TINY, choose=choose))
+        lesson.labelled = [SimpleNamespace(labels=Labels([np.zeros(4_000, int)], [latents]))]
+        places = np.stack([np.zeros(4_000, int), np.zeros(4_000, int), np.arange(4_000)], 1)
+        lesson._all_labelled = places, np.where(rare, PLAIN_BUTTONS[0], PLAIN_BUTTONS[2])
+        lesson._shown = [[latents]]
+        return lesson.draw_labelled(100, seed)
+
+    some = draw("doubtful", 0)
+    assert len(set(some.places[:, 2])) == len(some.actions_X) == 100
+    assert (some.places == draw("doubtful", 0).places).all()
+    assert (some.places != draw("doubtful", 1).places).any()
+
+    def share_of_rare(choose):
+        return np.mean([draw(choose, s).actions_X == PLAIN_BUTTONS[0] for s in range(5)])
+
+    assert share_of_rare("doubtful") > 3 * share_of_rare("evenly")
 
 
 def test_clips_whose_action_nobody_knows_are_left_out(demonstrations):

@@ -1,0 +1,458 @@
+"""Two players, found in video alone: what the past foretells, and what each player adds to it.
+
+A player is what the past does not foretell but one of few codes, the same for every player and
+game, does. One network looks at past frames only and says of every pixel
+
+* where it will have come from (after Jia et al., 2016, arXiv 1605.09673): chances of all places
+  within reach, those of every move that a player may make among them;
+* how much a code would change that: a code is a table of where things come from under it, which
+  knows neither the place nor the game, and can but choose among the moves that are likely anyway;
+* what share of what is not foretold a code has explained in frames like these.
+
+The last finds the players: a ball can be foretold, or no code tells where it goes. A code acts
+within its own player's pixels, so that neither player's reaches the other, or the rest.
+
+Shapes: B games, T frames, P past frames, H W pixels, C = 3, S = 2 players, K codes of a player,
+D = (2 reach + 1)^2 places that a pixel may come from, R = T - P + 1 moments with a whole past.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub import ModelHubMixin
+from torch import Tensor, nn
+
+from genie_env.world_model.checkpoint import (
+    FORMAT_VERSION,
+    TWO_PLAYERS,
+    fast_dtype,
+    find_checkpoint,
+    read_config,
+    read_prompts,
+    read_weights,
+    write_config,
+    write_prompts,
+    write_weights,
+)
+from genie_env.world_model.tokenizer import to_float, to_uint8
+
+NUM_PLAYERS = 2
+WEIGHTS = "model.safetensors"
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+# A world of two players for `genie_env.parallel_env`
+
+Both players were found in video without labels. `config.json` has its size. Please add: data,
+command, hardware, time, and what `genie eval-two-player` prints.
+"""
+"""What `save_pretrained` writes as README.md where there is none."""
+STAYS = 6.0
+"""Log odds, before anything is learned, that a pixel stays where it is."""
+SEEN = 0.2
+"""Of what a code has to explain, on average over the frames seen, where a player is."""
+OWN = 0.25
+"""The same of a pixel that a player's code acts on."""
+REACH_OF_PLAYER, APART = 18.0, 16.0
+"""Pixels: how far from its middle a player's code acts, and how far two players are apart."""
+SMOOTH, NEAR = 2.0, 6.0
+"""Pixels: what is looked at together to find a player, and to follow one."""
+
+
+@dataclass(frozen=True)
+class TwoPlayerConfig:
+    frame_size: int = 64
+    """Pixels a side, a multiple of 8."""
+    past_frames: int = 4
+    """P: with fewer than three nothing tells how fast a ball is, and its motion is taken for
+    somebody's choice."""
+    num_codes: int = 3
+    """K, of each player. Fewer than what two players can do together (9 in Pong), or one code
+    holds both."""
+    reach: int = 4
+    """Pixels that things may move in a step, up or down, left or right."""
+    width: int = 48
+    """Channels at half of the frame's size; twice as many at an eighth of it."""
+    kind: str = TWO_PLAYERS
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        for name, least in (("past_frames", 1), ("num_codes", 2), ("reach", 1), ("width", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.frame_size < 8 or self.frame_size % 8:
+            raise ValueError(f"frame_size={self.frame_size}; accepted: multiples of 8")
+
+    @property
+    def num_places(self) -> int:
+        """D."""
+        return (2 * self.reach + 1) ** 2
+
+
+class Foreseen(NamedTuple):
+    """What the past tells of the next frame, at each of its pixels."""
+
+    came_from_BDHW: Tensor
+    """fp32 logits: from which place of the newest frame, row by row."""
+    by_code_BHW: Tensor
+    """fp32 >= 0: how much a code changes that."""
+    explained_BHW: Tensor
+    """fp32 in 0..1: the share of what is not foretold that a code has explained."""
+
+
+class DilatedBlock(nn.Module):
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.second = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.second(F.relu(self.first(F.relu(x_BCHW))))
+
+
+class Foresight(nn.Module):
+    """history (B, P, C, H, W) floats -> `Foreseen`."""
+
+    def __init__(self, config: TwoPlayerConfig) -> None:
+        super().__init__()
+        width, self.num_places = config.width, config.num_places
+        seen = 3 * (2 * config.past_frames - 1)  # frames, and how each differs from the one before
+        self.into = nn.Conv2d(4 * seen, width, 3, padding=1)
+        self.first = nn.Sequential(*(DilatedBlock(width) for _ in range(2)))
+        self.down = nn.Conv2d(width, 2 * width, 4, stride=4)
+        self.afar = nn.Sequential(*(DilatedBlock(2 * width) for _ in range(3)))
+        self.up = nn.Conv2d(2 * width, width, 1)
+        self.last = nn.Sequential(*(DilatedBlock(width, d) for d in (1, 2, 4, 1, 2)))
+        self.out = nn.Conv2d(width, 4 * (self.num_places + 2), 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        with torch.no_grad():
+            at = self.out.bias.view(-1, 4)
+            at[self.num_places // 2] = STAYS
+            at[self.num_places + 1] = -3.0
+
+    def forward(self, history_BPCHW: Tensor) -> Foreseen:
+        change = 2 * (history_BPCHW[:, 1:] - history_BPCHW[:, :-1])
+        x = F.pixel_unshuffle(torch.cat((history_BPCHW / 2, change), 1).flatten(1, 2), 2)
+        x = x.to(self.into.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = self.first(self.into(x))
+        afar = self.afar(self.down(F.relu(x)))
+        x = x + F.interpolate(self.up(F.relu(afar)), scale_factor=4)
+        out = F.pixel_shuffle(self.out(F.relu(self.last(x))).float(), 2)
+        places, code, explained = out.split((self.num_places, 1, 1), 1)
+        return Foreseen(places, F.softplus(code[:, 0]), explained[:, 0].sigmoid())
+
+
+@dataclass
+class DuelState:
+    """B games in the middle of their dreams. Nothing in it is written to: a shallow copy (`clone`)
+    goes on by itself."""
+
+    history_BPCHW: Tensor
+    """fp32 in -1..1: the newest frames."""
+    foreseen: Foreseen
+    """Of the next frame."""
+    players_BS2: Tensor
+    """fp32: x and y of the players in the newest frame, pixels."""
+
+    def __len__(self) -> int:
+        return len(self.players_BS2)
+
+    def clone(self) -> DuelState:
+        return DuelState(self.history_BPCHW, self.foreseen, self.players_BS2)
+
+
+class TwoPlayerModel(
+    nn.Module,
+    ModelHubMixin,
+    library_name="genie-env",
+    tags=["world-model", "multi-agent-reinforcement-learning", "pettingzoo"],
+    license="mit",
+    model_card_template=MODEL_CARD,
+):
+    """Finds two players in video, reads their codes off it, and plays on by codes.
+
+    >>> model = TwoPlayerModel.from_pretrained("duel")
+    >>> state = model.start(frames_BTHWC)
+    >>> model.step(state, [[1, 2]])
+    >>> frames_BHWC = model.render(state)
+    """
+
+    def __init__(self, config: TwoPlayerConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = config.frame_size
+        self.prompts = np.zeros((0, 1, size, size, 3), np.uint8)
+        """Starting frames shipped with the weights, uint8 (G, T, H, W, 3); G may be 0."""
+        self.foresight = Foresight(config)
+        self.table_KD = nn.Parameter(_first_table(config))
+        """Log odds that each code gives to each place that a pixel may come from."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.table_KD.device
+
+    @torch.no_grad()
+    def start(self, frames_BTHWC: np.ndarray | Tensor) -> DuelState:
+        """Games that begin with these frames, uint8, T >= P; more of them show better who plays.
+
+        Raises TypeError, ValueError: other frames, or such in which not both players are seen.
+        """
+        frames = self._check_frames(frames_BTHWC)
+        seen = self._foresee_all(frames)
+        players = [self.find_players(game) for game in seen]
+        # Like everything that follows, seen in the newest frame.
+        newest = Foreseen(
+            *(torch.stack([each[-1] for each in part]) for part in zip(*seen, strict=True))
+        )
+        history = to_float(frames[:, -self.config.past_frames :]).movedim(-1, 2)
+        return DuelState(history, newest, torch.stack([path_RS2[-1] for path_RS2 in players]))
+
+    @torch.no_grad()
+    def step(self, state: DuelState, codes_BS: np.ndarray | Tensor | Any) -> None:
+        """Advance every game by one frame, in place. codes_BS: ints in 0..K-1. ValueError."""
+        codes = self._check_codes(codes_BS, len(state))
+        guesses = self.guesses(state.history_BPCHW[:, -1], state.foreseen)
+        masks = self.masks(state.foreseen, state.players_BS2)
+        frame = self.compose(guesses, masks, codes)
+        state.history_BPCHW = torch.cat((state.history_BPCHW[:, 1:], frame[:, None]), 1)
+        state.foreseen = self.foresight(state.history_BPCHW)
+        state.players_BS2 = self.follow(state.foreseen, state.players_BS2)
+
+    def render(self, state: DuelState) -> np.ndarray:
+        """The newest frame of every game, uint8 (B, H, W, 3)."""
+        return to_uint8(state.history_BPCHW[:, -1]).movedim(1, -1).cpu().numpy()
+
+    @torch.no_grad()
+    def seen_masks(self, state: DuelState) -> np.ndarray:
+        """The pixels that each player's code acts on next, bool (B, S, H, W)."""
+        return self.masks(state.foreseen, state.players_BS2).cpu().numpy()
+
+    @torch.no_grad()
+    def infer_codes(self, frames_BTHWC: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """What both players did in a video: codes int64 (B, R - 1, S) between frame P - 1 and the
+        last, and where they were at the frames they did it at, fp32 (B, R - 1, S, 2).
+
+        Raises as `start`.
+        """
+        frames = self._check_frames(frames_BTHWC)
+        past = self.config.past_frames
+        pixels = to_float(frames).movedim(-1, 2)
+        codes, places = [], []
+        for game, seen in zip(pixels, self._foresee_all(frames), strict=True):
+            players = self.find_players(seen)
+            now = Foreseen(*(each[:-1] for each in seen))
+            guesses = self.guesses(game[past - 1 : -1], now)
+            codes.append(self.read_codes(guesses, self.masks(now, players[:-1]), game[past:]))
+            places.append(players[:-1])
+        return torch.stack(codes).cpu().numpy(), torch.stack(places).cpu().numpy()
+
+    def _foresee_all(self, frames_BTHWC: Tensor) -> list[Foreseen]:
+        """Of each game what is foreseen at its R moments."""
+        past, count = self.config.past_frames, frames_BTHWC.shape[1]
+        pixels = to_float(frames_BTHWC).movedim(-1, 2)
+        return [
+            self.foresight(torch.stack([game[r : r + past] for r in range(count - past + 1)]))
+            for game in pixels
+        ]
+
+    def _check_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
+        size, past = self.config.frame_size, self.config.past_frames
+        frames = torch.as_tensor(frames_BTHWC)
+        if frames.dtype != torch.uint8:
+            raise TypeError(f"frames of dtype {frames.dtype}; accepted: uint8, 0 to 255")
+        if frames.ndim != 5 or frames.shape[2:] != (size, size, 3) or frames.shape[1] < past:
+            raise ValueError(
+                f"frames of shape {tuple(frames.shape)}; accepted: (B, T, {size}, {size}, 3) with "
+                f"T >= {past}: fewer do not show what moves how"
+            )
+        return frames.to(self.device)
+
+    def _check_codes(self, codes_BS: Any, num_games: int) -> Tensor:
+        codes = torch.as_tensor(np.asarray(codes_BS))
+        if codes.shape != (num_games, NUM_PLAYERS) or codes.is_floating_point():
+            raise ValueError(
+                f"codes of shape {tuple(codes.shape)} and dtype {codes.dtype}; accepted: ints "
+                f"({num_games}, {NUM_PLAYERS}), one a player"
+            )
+        if codes.min() < 0 or codes.max() >= self.config.num_codes:
+            raise ValueError(f"codes {codes.tolist()}; accepted: 0 to {self.config.num_codes - 1}")
+        return codes.to(self.device, torch.int64)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **hub_kwargs: Any,
+    ) -> TwoPlayerModel:
+        """As `WorldModel.from_pretrained`."""
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        folder = find_checkpoint(name, hub_kwargs, TWO_PLAYERS)
+        config = read_config(folder, TwoPlayerConfig, TWO_PLAYERS)
+        model = cls(config)
+        read_weights(folder, (WEIGHTS,), model)
+        model.prompts = read_prompts(folder, config.frame_size)
+        return model.to(device, dtype or fast_dtype(device)).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_config(save_directory, self.config)
+        write_weights(save_directory / WEIGHTS, dict(self.state_dict()))
+        write_prompts(save_directory, self.prompts)
+
+    def guesses(self, newest_BCHW: Tensor, foreseen: Foreseen, with_codes: bool = True) -> Tensor:
+        """The next frame without a code, and, with codes, with each of them everywhere: fp32
+        (B, 1 + K, C, H, W)."""
+        B, _, H, W = newest_BCHW.shape
+        reach = self.config.reach
+        around = F.pad(newest_BCHW.float(), (reach,) * 4, mode="replicate")
+        around_BCDHW = F.unfold(around, 2 * reach + 1).view(B, 3, -1, H, W)
+        logits = foreseen.came_from_BDHW
+        odds_BDHW = (logits - logits.amax(1, keepdim=True).detach()).exp()
+        by_code = foreseen.by_code_BHW[:, None]
+        frames = []
+        for table_D in (None, *(self.table_KD.float() if with_codes else ())):
+            share = odds_BDHW
+            if table_D is not None:
+                share = odds_BDHW * (by_code * table_D[:, None, None]).exp()
+            share = share / share.sum(1, keepdim=True)
+            frames.append((around_BCDHW * share[:, None]).sum(2))
+        return torch.stack(frames, 1)
+
+    @torch.no_grad()
+    def find_players(self, seen: Foreseen) -> Tensor:
+        """Where the players of one game are in each of R frames that follow one another, from what
+        was foreseen of them: fp32 (R, S, 2) of x and y in pixels.
+
+        First the player who is left of the other in the first of the frames, or, where one is
+        more above than beside the other, above. Raises ValueError where two cannot be seen.
+        """
+        map_RHW = _player_map(seen)
+        left_RHW, found, strength = map_RHW, [], []
+        for _ in range(NUM_PLAYERS):
+            path_R2 = self._follow(seen, _brightest_path(left_RHW))
+            found.append(path_R2)
+            strength.append(float(_around(seen.explained_BHW, path_R2, NEAR).mean()))
+            left_RHW = left_RHW * (_distance(path_R2, map_RHW.shape[-1]) > APART)
+        visible = sum(s > SEEN for s in strength)
+        if visible < NUM_PLAYERS:
+            raise ValueError(
+                f"{visible} of {NUM_PLAYERS} players can be seen in {len(map_RHW)} frames: "
+                "accepted are frames in which two things are steered"
+            )
+        first, second = found
+        dx, dy = (second[0] - first[0]).tolist()
+        swap = (dx if abs(dx) > abs(dy) else dy) < 0
+        return torch.stack((second, first) if swap else (first, second), 1)
+
+    def follow(self, foreseen: Foreseen, before_BS2: Tensor) -> Tensor:
+        """Where the players of B games are now, near where they were: fp32 (B, S, 2)."""
+        return torch.stack(
+            [self._follow(foreseen, before_BS2[:, s]) for s in range(NUM_PLAYERS)], 1
+        )
+
+    def _follow(self, foreseen: Foreseen, before_B2: Tensor) -> Tensor:
+        """The middle of what is steered near there."""
+        map_BHW = foreseen.explained_BHW.square() * foreseen.by_code_BHW
+        size = map_BHW.shape[-1]
+        pixel = torch.arange(size, dtype=torch.float32, device=map_BHW.device)
+        at_B2 = before_B2
+        for _ in range(3):
+            near = map_BHW * (-_distance(at_B2, size).square() / (2 * NEAR**2)).exp()
+            near = near / near.sum((1, 2), keepdim=True).clamp_min(1e-9)
+            at_B2 = torch.stack(((near.sum(1) * pixel).sum(1), (near.sum(2) * pixel).sum(1)), 1)
+        return at_B2
+
+    def masks(self, foreseen: Foreseen, players_BS2: Tensor) -> Tensor:
+        """The pixels that each player's code acts on, bool (B, S, H, W); no pixel has two."""
+        size = foreseen.explained_BHW.shape[-1]
+        away = torch.stack([_distance(players_BS2[:, s], size) for s in range(NUM_PLAYERS)], 1)
+        nearest = F.one_hot(away.argmin(1), NUM_PLAYERS).movedim(-1, 1).bool()
+        own = (foreseen.explained_BHW > OWN)[:, None]
+        return nearest & own & (away < REACH_OF_PLAYER)
+
+    def compose(self, guesses: Tensor, masks_BSHW: Tensor, codes_BS: Tensor) -> Tensor:
+        """The next frame, (B, C, H, W): within each player's mask as its code has it, elsewhere as
+        it was foretold."""
+        frame = guesses[:, 0]
+        game = torch.arange(len(guesses), device=guesses.device)
+        for s in range(NUM_PLAYERS):
+            told = guesses[game, 1 + codes_BS[:, s]]
+            frame = torch.where(masks_BSHW[:, s, None], told, frame)
+        return frame
+
+    def read_codes(self, guesses: Tensor, masks_BSHW: Tensor, next_BCHW: Tensor) -> Tensor:
+        """What each player did, int64 (B, S): the code that explains best what came in its mask."""
+        error = (guesses[:, 1:] - next_BCHW[:, None]).square().mean(2)
+        return torch.einsum("bkhw,bshw->bsk", error, masks_BSHW.float()).argmin(-1)
+
+
+def _first_table(config: TwoPlayerConfig) -> Tensor:
+    """Where things come from under each code, before anything is learned.
+
+    The codes stay, go up or left, and go down or right. Another order, or up with right, would do
+    as well; that one is given spares the search, and is all that names a code.
+    """
+    line = torch.arange(-config.reach, config.reach + 1).float()
+    down, right = (axis.flatten() for axis in torch.meshgrid(line, line, indexing="ij"))
+    back = ((down + right) / 2).clamp(-1, 1)  # came from below or from the right
+    still = 1 - 2 * (down.abs() + right.abs()).clamp(max=1)
+    codes = [still, back, -back][: config.num_codes]
+    more = config.num_codes - len(codes)
+    return torch.cat((torch.stack(codes), 0.5 * torch.randn(more, len(down))))
+
+
+def blur(map_BHW: Tensor, sigma: float) -> Tensor:
+    """Gaussian; darkness beyond the border."""
+    half = int(2 * sigma)
+    line = torch.arange(-half, half + 1, dtype=map_BHW.dtype, device=map_BHW.device)
+    weight = (-line.square() / (2 * sigma**2)).exp()
+    weight = weight / weight.sum()
+    x = F.conv2d(map_BHW.flatten(0, -3)[:, None], weight.view(1, 1, -1, 1), padding=(half, 0))
+    return F.conv2d(x, weight.view(1, 1, 1, -1), padding=(0, half)).view_as(map_BHW)
+
+
+def _player_map(foreseen: Foreseen) -> Tensor:
+    return foreseen.explained_BHW.square() * blur(foreseen.by_code_BHW, SMOOTH)
+
+
+def _brightest_path(map_RHW: Tensor) -> Tensor:
+    """fp32 (R, 2) of x and y: the path through all of the frames that sees most, at most 4 pixels a
+    step each way (Viterbi, on squares of 2 by 2 pixels)."""
+    coarse = F.avg_pool2d(map_RHW[:, None], 2)[:, 0]
+    side = coarse.shape[-1]
+    best, came_from = coarse[0], []
+    for frame in coarse[1:]:
+        most, where = F.max_pool2d(best[None, None], 5, 1, 2, return_indices=True)
+        best = frame + most[0, 0]
+        came_from.append(where.flatten())
+    path = [int(best.argmax())]
+    for where in reversed(came_from):
+        path.append(int(where[path[-1]]))
+    place_R = torch.tensor(path[::-1], device=map_RHW.device)
+    return torch.stack((place_R % side, place_R // side), 1) * 2 + 0.5
+
+
+def _distance(middle_B2: Tensor, size: int) -> Tensor:
+    """Of every pixel from there: fp32 (B, H, W)."""
+    pixel = torch.arange(size, dtype=torch.float32, device=middle_B2.device)
+    across = (pixel - middle_B2[:, :1]).square()
+    down = (pixel - middle_B2[:, 1:]).square()
+    return (down[:, :, None] + across[:, None]).sqrt()
+
+
+def _around(map_BHW: Tensor, middle_B2: Tensor, radius: float) -> Tensor:
+    """The highest value near there, (B,)."""
+    near = _distance(middle_B2, map_BHW.shape[-1]) < radius
+    return (map_BHW * near).amax((1, 2))

@@ -1,0 +1,83 @@
+"""The objective that finds two players in video: foretell, and explain by a code what is left.
+
+Shapes: B clips, T = P + 1 frames, P past frames, H W pixels, C = 3, K codes of a player.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genie_env.world_model.tokenizer import to_float
+from genie_env.world_model.two_player import TwoPlayerConfig, TwoPlayerModel, blur
+
+FAINT = 1e-3
+"""Squared error, of pixels from -1 to 1, below which nothing is worth explaining."""
+
+
+@dataclass(frozen=True)
+class TwoPlayerLossConfig:
+    foretell_first: float = 0.4
+    """Share of the run in which only what the past foretells is learned: what balls do must be
+    known before codes may explain anything, or they explain balls."""
+    near: float = 3.0
+    """Pixels: what is explained by one code. Every place takes the code that fits best around
+    it (hard EM), as nobody knows yet where the players are."""
+    share_near: float = 4.0
+    """The same for the share that a code explains."""
+    locally: float = 8.0
+    """Weight of the part of the error around each pixel that its code leaves: a faint player
+    counts as much as a loud one."""
+    by_code: float = 0.1
+    """Price of letting a code act on a pixel."""
+
+
+class TwoPlayerStage(nn.Module):
+    """A stage of `training.loop`: uint8 clips in, loss and metrics out."""
+
+    def __init__(self, config: TwoPlayerConfig, loss: TwoPlayerLossConfig) -> None:
+        super().__init__()
+        self.model = TwoPlayerModel(config)
+        self.loss = loss
+
+    def forward(self, frames_BTHWC: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        past = self.model.config.past_frames
+        frames = to_float(frames_BTHWC).movedim(-1, 2)
+        history, target = frames[:, :past], frames[:, past]
+        foreseen = self.model.foresight(history)
+        with_codes = progress >= self.loss.foretell_first or not self.training
+        with torch.autocast(frames.device.type, enabled=False):
+            guesses = self.model.guesses(history[:, -1], foreseen, with_codes)
+            error = (guesses - target[:, None]).square().mean(2)  # B 1+K H W
+            # In shares of what standing still would cost: faint games count as much as loud ones.
+            scale_B = (history[:, -1] - target).square().mean((1, 2, 3)) + 4e-4
+            foretold = error[:, 0].mean((1, 2)) / scale_B
+            metrics = {"foretold": foretold.detach().mean()}
+            if not with_codes:
+                return foretold.mean(), metrics
+            with torch.no_grad():
+                best = blur(error[:, 1:], self.loss.near).argmin(1, keepdim=True)
+                around = blur(error, self.loss.share_near)
+                left = around[:, 1:].amin(1)
+                share = ((around[:, 0] - left) / (around[:, 0] + FAINT)).clamp(0, 1)
+                unforeseen = blur(error[:, 0], self.loss.near) + FAINT
+            coded = error[:, 1:].gather(1, best)[:, 0]
+            told = coded.mean((1, 2)) / scale_B
+            locally = (coded / unforeseen).mean()
+            explained = F.binary_cross_entropy(foreseen.explained_BHW, share)
+        loss = foretold.mean() + told.mean() + self.loss.locally * locally + explained
+        loss = loss + self.loss.by_code * foreseen.by_code_BHW.mean()
+        return loss, metrics | {
+            "told": told.detach().mean(),
+            "by_code": foreseen.by_code_BHW.detach().mean(),
+            "explained": explained.detach(),
+        }
+
+    def summarize(self, metrics: dict[str, Tensor]) -> dict[str, float]:
+        return {name: float(value) for name, value in metrics.items()}
+
+    def parts_to_compile(self) -> list[nn.Module]:
+        return [self.model.foresight]
