@@ -1,6 +1,7 @@
-"""Worlds learned from video, as Gymnasium environments.
+"""Worlds learned from video, as Gymnasium environments, and for two players as PettingZoo's.
 
-Importing this registers ``GenieEnv-v0``. The environment and the model behind it (and so torch)
+Importing this registers ``GenieEnv-v0``, and with PettingZoo (where it is installed)
+``GenieParallelEnv-v0``. The environment and the model behind it (and so torch)
 are imported when the first one is made.
 """
 
@@ -20,6 +21,15 @@ gymnasium.register(
     entry_point="genie_env.envs.single:GenieEnv",
     vector_entry_point="genie_env.envs.vector:GenieVectorEnv",
 )
+
+try:
+    import pettingzoo
+except ImportError:  # the extra two-player
+    pass
+else:
+    pettingzoo.register(
+        "parallel", "GenieParallelEnv-v0", "genie_env.envs.two_player:GenieParallelEnv"
+    )
 
 
 def parallel_env(**arguments: Any) -> "GenieParallelEnv":

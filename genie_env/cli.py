@@ -178,6 +178,36 @@ def evaluate(
     print(f"the whole report: {out / 'report.html'}")
 
 
+def evaluate_two_player(
+    model: str = "duel",
+    games: tuple[Literal["duel", "cooperative_pong", "atari_pong"], ...] = (
+        "duel",
+        "cooperative_pong",
+        "atari_pong",
+    ),
+    num_games: int = 200,
+    num_driven: int = 40,
+    out: Path | None = None,
+) -> None:
+    """Measure whether both latent actions of a two-player model control the two players.
+
+    Args:
+        model: Name of a shipped checkpoint, a folder, or a hub id.
+        games: `duel`: our own, of styles never trained on.
+        num_games: Games of each.
+        num_driven: Games that are also driven, in the model and in the real game.
+        out: Folder for report.html, report.json, report.md and pictures (default
+            runs/eval/MODEL).
+    """
+    from training.evaluation.two_player import TwoPlayerEvaluation
+    from training.evaluation.two_player import evaluate_two_player as measure
+
+    out = out or Path("runs/eval") / Path(model).name
+    measure(model, TwoPlayerEvaluation(games, num_games, num_driven), out)
+    print((out / "report.md").read_text())
+    print(f"the whole report: {out / 'report.html'}")
+
+
 def dream(
     what: tyro.conf.Positional[Literal["train", "eval"]],
     config: Annotated[DreamConfig, tyro.conf.arg(name="")],
@@ -319,6 +349,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "train-two-player": train_two_player,
     "eval": evaluate,
+    "eval-two-player": evaluate_two_player,
     "dream": dream,
     "bc": behaviour,
     "play": play,

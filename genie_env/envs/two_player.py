@@ -47,7 +47,7 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
         reward: `None` (always 0), or a function of the frame before and the newest, uint8 (H, W,
             3), that returns {"player_0": number, "player_1": number}.
         view: `shared`: both see the whole frame; `own`: the other player's pixels are black.
-        max_steps: an episode is truncated after so many; `None`: never.
+        max_cycles: an episode is truncated after so many; `None`: never.
         render_mode: `None`, `"rgb_array"` or `"human"` (a window; needs the extra `play`).
         device: where to load a model given by name; the best there is if `None`.
 
@@ -69,7 +69,7 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
         model: str | Path | TwoPlayerModel = "duel",
         reward: RewardFunction | None = None,
         view: Literal["shared", "own"] = "shared",
-        max_steps: int | None = None,
+        max_cycles: int | None = None,
         render_mode: str | None = None,
         device: str | None = None,
     ) -> None:
@@ -85,8 +85,8 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
                 f"reward of type {type(reward).__name__}; accepted: None, or a function of the "
                 "frame before and the newest"
             )
-        if max_steps is not None and max_steps < 1:
-            raise ValueError(f"max_steps={max_steps}; accepted: at least 1, or None")
+        if max_cycles is not None and max_cycles < 1:
+            raise ValueError(f"max_cycles={max_cycles}; accepted: at least 1, or None")
         self._window = FrameWindow("Genie: two players", self.metadata["render_fps"])
         if render_mode == "human":
             self._window.check()
@@ -96,7 +96,7 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
             else TwoPlayerModel.from_pretrained(model, device=device)
         )
         check_prompt(prompt, len(self.model.prompts))
-        self.prompt, self.view, self.max_steps = prompt, view, max_steps
+        self.prompt, self.view, self.max_cycles = prompt, view, max_cycles
         self.render_mode = render_mode
         self._reward = reward
         self.possible_agents = list(AGENTS)
@@ -124,18 +124,17 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
 
         Args:
             seed: of the prompt that is drawn; `None` goes on with what there is.
-            options: `{"prompt": ...}` replaces the environment's prompt for this episode.
+            options: `{"prompt": ...}` replaces the environment's prompt for this episode; what
+                else is in it is left alone, as PettingZoo's own test asks.
 
         Returns:
             The prompt's last frame for each agent, and infos with `prompt` (what the episode
             starts from, one line) and `position` (x and y of the player's middle, pixels).
 
         Raises:
-            ValueError: other options; a prompt too short, or in which not both players are seen;
+            ValueError: a prompt too short, or in which not both players are seen;
                 else as `genie_env.envs.prompts.load_prompt`.
         """
-        if unknown := sorted((options or {}).keys() - {"prompt"}):
-            raise ValueError(f"unknown reset options {unknown}; accepted: 'prompt'")
         if seed is not None or self._rng is None:
             self._rng, _ = seeding.np_random(seed)
         shipped = self.model.prompts
@@ -186,7 +185,7 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
         observations = self._observe()
         assert before_HWC is not None and self._frame_HWC is not None
         rewards = self._rewards(before_HWC, self._frame_HWC)
-        over = self.max_steps is not None and self._steps >= self.max_steps
+        over = self.max_cycles is not None and self._steps >= self.max_cycles
         if over:
             self.agents = []
         return (

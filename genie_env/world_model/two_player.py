@@ -13,11 +13,13 @@ The last finds the players: a ball can be foretold, or no code tells where it go
 within its own player's pixels, so that neither player's reaches the other, or the rest.
 
 Shapes: B games, T frames, P past frames, H W pixels, C = 3, S = 2 players, K codes of a player,
-D = (2 reach + 1)^2 places that a pixel may come from, R = T - P + 1 moments with a whole past.
+D = (2 reach + 1)^2 places that a pixel may come from, R = T - P + 1 moments with a whole past, M
+transitions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,8 +64,11 @@ OWN = 0.25
 """The same of a pixel that a player's code acts on."""
 REACH_OF_PLAYER, APART = 18.0, 16.0
 """Pixels: how far from its middle a player's code acts, and how far two players are apart."""
-SMOOTH, NEAR = 2.0, 6.0
-"""Pixels: what is looked at together to find a player, and to follow one."""
+SMOOTH, NEAR, HALF = 2.0, 9.0, 15.0
+"""Pixels: what is looked at together to find a player, and to follow one; half of the longest."""
+END = 0.1
+"""Share of what is steered that lies beyond each end of a player: codes act at the ends, which are
+not equally bright, so its middle is halfway between these."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,15 @@ class Foreseen(NamedTuple):
     """fp32 >= 0: how much a code changes that."""
     explained_BHW: Tensor
     """fp32 in 0..1: the share of what is not foretold that a code has explained."""
+
+
+class Watched(NamedTuple):
+    """M transitions of one game, and what was known before each."""
+
+    newest_MCHW: Tensor
+    next_MCHW: Tensor
+    foreseen: Foreseen
+    players_MS2: Tensor
 
 
 class DilatedBlock(nn.Module):
@@ -238,23 +252,78 @@ class TwoPlayerModel(
         return self.masks(state.foreseen, state.players_BS2).cpu().numpy()
 
     @torch.no_grad()
-    def infer_codes(self, frames_BTHWC: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """What both players did in a video: codes int64 (B, R - 1, S) between frame P - 1 and the
-        last, and where they were at the frames they did it at, fp32 (B, R - 1, S, 2).
+    def infer_codes(
+        self, frames_BTHWC: np.ndarray | Tensor, num_seen: int = 8
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What both players did in a video after `num_seen` frames, in which they are looked for:
+        codes int64 (B, T - num_seen, S), and where they were when they did it, from the past
+        alone, fp32 (B, T - num_seen, S, 2) of x and y in pixels.
 
         Raises as `start`.
         """
-        frames = self._check_frames(frames_BTHWC)
-        past = self.config.past_frames
-        pixels = to_float(frames).movedim(-1, 2)
         codes, places = [], []
-        for game, seen in zip(pixels, self._foresee_all(frames), strict=True):
-            players = self.find_players(seen)
-            now = Foreseen(*(each[:-1] for each in seen))
-            guesses = self.guesses(game[past - 1 : -1], now)
-            codes.append(self.read_codes(guesses, self.masks(now, players[:-1]), game[past:]))
-            places.append(players[:-1])
+        for game in self._watch(frames_BTHWC, num_seen):
+            guesses = self.guesses(game.newest_MCHW, game.foreseen)
+            masks = self.masks(game.foreseen, game.players_MS2)
+            codes.append(self.read_codes(guesses, masks, game.next_MCHW))
+            places.append(game.players_MS2)
         return torch.stack(codes).cpu().numpy(), torch.stack(places).cpu().numpy()
+
+    @torch.no_grad()
+    def predict(
+        self, frames_BTHWC: np.ndarray | Tensor, codes_BMS: np.ndarray, num_seen: int = 8
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Each frame after `num_seen`, from those before it and what both players then did: fp32
+        (B, M, C, H, W) in -1..1, first with nobody's code, then with both. Raises as `start`."""
+        foretold, told = [], []
+        for game, codes_MS in zip(self._watch(frames_BTHWC, num_seen), codes_BMS, strict=True):
+            guesses = self.guesses(game.newest_MCHW, game.foreseen)
+            masks = self.masks(game.foreseen, game.players_MS2)
+            foretold.append(guesses[:, 0])
+            codes = self._check_codes(codes_MS, len(guesses))
+            told.append(self.compose(guesses, masks, codes))
+        return torch.stack(foretold).cpu().numpy(), torch.stack(told).cpu().numpy()
+
+    @torch.no_grad()
+    def alternatives(
+        self, frames_THWC: np.ndarray, codes_MS: np.ndarray, num_seen: int = 8
+    ) -> np.ndarray:
+        """As `predict` of one game, under every code of each player, while the other does what
+        the codes say: fp32 (S, K, M, C, H, W)."""
+        (game,) = self._watch(frames_THWC[None], num_seen)
+        guesses = self.guesses(game.newest_MCHW, game.foreseen)
+        masks = self.masks(game.foreseen, game.players_MS2)
+        codes = self._check_codes(codes_MS, len(guesses))
+        frames = []
+        for s in range(NUM_PLAYERS):
+            for code in range(self.config.num_codes):
+                changed = codes.clone()
+                changed[:, s] = code
+                frames.append(self.compose(guesses, masks, changed))
+        return torch.stack(frames).unflatten(0, (NUM_PLAYERS, -1)).cpu().numpy()
+
+    def _watch(self, frames_BTHWC: np.ndarray | Tensor, num_seen: int) -> Iterator[Watched]:
+        """Each game in turn, from its `num_seen`th frame on. Nothing depends on a later frame."""
+        frames, past = self._check_frames(frames_BTHWC), self.config.past_frames
+        if not past <= num_seen < frames.shape[1]:
+            raise ValueError(
+                f"num_seen={num_seen} of {frames.shape[1]} frames; accepted: from {past}, and less "
+                "than there are"
+            )
+        for game_TCHW, seen in zip(
+            to_float(frames).movedim(-1, 2), self._foresee_all(frames), strict=True
+        ):
+            first = num_seen - past
+            players = [self.find_players(Foreseen(*(each[: first + 1] for each in seen)))[-1:]]
+            for r in range(first + 1, frames.shape[1] - past):
+                now = Foreseen(*(each[r : r + 1] for each in seen))
+                players.append(self.follow(now, players[-1]))
+            yield Watched(
+                game_TCHW[num_seen - 1 : -1],
+                game_TCHW[num_seen:],
+                Foreseen(*(each[first:-1] for each in seen)),
+                torch.cat(players),
+            )
 
     def _foresee_all(self, frames_BTHWC: Tensor) -> list[Foreseen]:
         """Of each game what is foreseen at its R moments."""
@@ -338,17 +407,19 @@ class TwoPlayerModel(
         First the player who is left of the other in the first of the frames, or, where one is
         more above than beside the other, above. Raises ValueError where two cannot be seen.
         """
-        map_RHW = _player_map(seen)
-        left_RHW, found, strength = map_RHW, [], []
+        found, strength = [], []
         for _ in range(NUM_PLAYERS):
-            path_R2 = self._follow(seen, _brightest_path(left_RHW))
+            bright_RHW = seen.explained_BHW.square() * blur(seen.by_code_BHW, SMOOTH)
+            path_R2 = _middle(seen, _brightest_path(bright_RHW))
             found.append(path_R2)
             strength.append(float(_around(seen.explained_BHW, path_R2, NEAR).mean()))
-            left_RHW = left_RHW * (_distance(path_R2, map_RHW.shape[-1]) > APART)
+            # The other one is somewhere else.
+            free_RHW = _distance(path_R2, bright_RHW.shape[-1]) > APART
+            seen = seen._replace(explained_BHW=seen.explained_BHW * free_RHW)
         visible = sum(s > SEEN for s in strength)
         if visible < NUM_PLAYERS:
             raise ValueError(
-                f"{visible} of {NUM_PLAYERS} players can be seen in {len(map_RHW)} frames: "
+                f"{visible} of {NUM_PLAYERS} players can be seen: "
                 "accepted are frames in which two things are steered"
             )
         first, second = found
@@ -358,21 +429,7 @@ class TwoPlayerModel(
 
     def follow(self, foreseen: Foreseen, before_BS2: Tensor) -> Tensor:
         """Where the players of B games are now, near where they were: fp32 (B, S, 2)."""
-        return torch.stack(
-            [self._follow(foreseen, before_BS2[:, s]) for s in range(NUM_PLAYERS)], 1
-        )
-
-    def _follow(self, foreseen: Foreseen, before_B2: Tensor) -> Tensor:
-        """The middle of what is steered near there."""
-        map_BHW = foreseen.explained_BHW.square() * foreseen.by_code_BHW
-        size = map_BHW.shape[-1]
-        pixel = torch.arange(size, dtype=torch.float32, device=map_BHW.device)
-        at_B2 = before_B2
-        for _ in range(3):
-            near = map_BHW * (-_distance(at_B2, size).square() / (2 * NEAR**2)).exp()
-            near = near / near.sum((1, 2), keepdim=True).clamp_min(1e-9)
-            at_B2 = torch.stack(((near.sum(1) * pixel).sum(1), (near.sum(2) * pixel).sum(1)), 1)
-        return at_B2
+        return torch.stack([_middle(foreseen, before_BS2[:, s]) for s in range(NUM_PLAYERS)], 1)
 
     def masks(self, foreseen: Foreseen, players_BS2: Tensor) -> Tensor:
         """The pixels that each player's code acts on, bool (B, S, H, W); no pixel has two."""
@@ -423,8 +480,23 @@ def blur(map_BHW: Tensor, sigma: float) -> Tensor:
     return F.conv2d(x, weight.view(1, 1, 1, -1), padding=(0, half)).view_as(map_BHW)
 
 
-def _player_map(foreseen: Foreseen) -> Tensor:
-    return foreseen.explained_BHW.square() * blur(foreseen.by_code_BHW, SMOOTH)
+def _middle(foreseen: Foreseen, before_B2: Tensor) -> Tensor:
+    """The middle between the ends of what is steered near there."""
+    map_BHW = foreseen.explained_BHW.square() * foreseen.by_code_BHW
+    size = map_BHW.shape[-1]
+    pixel = torch.arange(size, dtype=torch.float32, device=map_BHW.device)
+    at_B2 = before_B2
+    for _ in range(4):
+        near = map_BHW * (-_distance(at_B2, size).square() / (2 * NEAR**2)).exp()
+        near = near / near.sum((1, 2), keepdim=True).clamp_min(1e-9)
+        at_B2 = torch.stack(((near.sum(1) * pixel).sum(1), (near.sum(2) * pixel).sum(1)), 1)
+    whole = map_BHW * (_distance(at_B2, size) < HALF)
+    middle = []
+    for axis in (1, 2):
+        upto = whole.sum(axis).cumsum(1)
+        upto = upto / upto[:, -1:].clamp_min(1e-9)
+        middle.append(((upto < END).sum(1) + (upto < 1 - END).sum(1)) / 2)
+    return torch.stack(middle, 1)
 
 
 def _brightest_path(map_RHW: Tensor) -> Tensor:

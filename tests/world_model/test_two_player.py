@@ -1,0 +1,179 @@
+"""Two players from video alone: what is foreseen, found, steered and read back."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from genie_env.envs import duel
+from genie_env.world_model import CheckpointError, WorldModel, WorldModelConfig
+from genie_env.world_model.two_player import Foreseen, TwoPlayerConfig, TwoPlayerModel
+from training.data.duels import DuelConfig, play_games
+from training.two_player import TwoPlayerLossConfig, TwoPlayerStage
+
+TINY = TwoPlayerConfig(width=8, reach=3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return TwoPlayerModel.from_pretrained("duel")
+
+
+@pytest.fixture(scope="module")
+def games():
+    return play_games(12, 16, DuelConfig(""), seed=500_000 << 32)
+
+
+def seen(*players, size=64, frames=3):
+    """As if players were seen there, each as its two ends."""
+    explained, by_code = torch.zeros(frames, size, size), torch.zeros(frames, size, size)
+    for x, y in players:
+        explained[:, y - 7 : y + 8, x - 3 : x + 4] = 0.8
+        by_code[:, y - 5 : y - 3, x - 1 : x + 2] = 3.0
+        by_code[:, y + 4 : y + 6, x - 1 : x + 2] = 1.0
+    return Foreseen(torch.zeros(frames, 49, size, size), by_code, explained)
+
+
+def test_players_are_found_in_order():
+    tiny = TwoPlayerModel(TINY)
+    for first, second in (((10, 30), (50, 20)), ((40, 12), (30, 50))):
+        for pair in ((first, second), (second, first)):
+            found_RS2 = tiny.find_players(seen(*pair))
+            assert found_RS2.shape == (3, 2, 2)
+            assert np.allclose(found_RS2[0], (first, second), atol=1.5)
+
+
+@pytest.mark.parametrize("players", [(), ((20, 20),)])
+def test_fewer_than_two_players_are_an_error(players):
+    with pytest.raises(ValueError, match=f"{len(players)} of 2 players can be seen"):
+        TwoPlayerModel(TINY).find_players(seen(*players))
+
+
+def test_a_code_reaches_its_own_player_and_nothing_else():
+    tiny = TwoPlayerModel(TINY)
+    foreseen = seen((10, 30), (50, 20), frames=2)
+    players = torch.tensor([[[10.0, 30.0], [50.0, 20.0]]] * 2)
+    masks = tiny.masks(foreseen, players)
+    assert masks.any((2, 3)).all() and not (masks[:, 0] & masks[:, 1]).any()
+    guesses = torch.rand(2, 1 + TINY.num_codes, 3, 64, 64)
+    one = tiny.compose(guesses, masks, torch.tensor([[0, 1], [0, 1]]))
+    other = tiny.compose(guesses, masks, torch.tensor([[2, 1], [2, 1]]))
+    changed = (one != other).any(1)
+    assert (changed == masks[:, 0]).all()
+    assert torch.equal(one[:, :, 60:], guesses[:, 0, :, 60:])
+
+
+def test_codes_are_read_back(model, games):
+    """What was dreamt by codes is read as these codes."""
+    frames = games[0]
+    rng = np.random.default_rng(0)
+    right = []
+    for b in range(6):
+        try:
+            state = model.start(frames[b : b + 1, :8])
+        except ValueError:
+            continue
+        dreamt, codes = [], rng.integers(3, size=(6, 2))
+        for codes_S in codes:
+            model.step(state, codes_S[None])
+            dreamt.append(model.render(state))
+        video = np.concatenate([frames[b : b + 1, :8], np.stack(dreamt, 1)], 1)
+        right.append(model.infer_codes(video, 8)[0][0] == codes)
+    assert len(right) >= 3 and np.mean(right) > 0.8
+
+
+def test_nothing_depends_on_later_frames(model, games):
+    frames = games[0][:1]
+    whole, places = model.infer_codes(frames, 8)
+    part, where = model.infer_codes(frames[:, :12], 8)
+    assert (whole[:, :4] == part).all() and np.allclose(places[:, :4], where)
+
+
+def test_it_plays_on_as_the_game_does(model, games):
+    """Codes mean stay, up or left, down or right, for both players, and steer them."""
+    frames, truth = games
+    moved = {code: [] for code in range(3)}
+    for b in range(len(frames)):
+        try:
+            state = model.start(frames[b : b + 1, :8])
+        except ValueError:
+            continue
+        box = truth.players[b, 0, 0]
+        along = int(box[3] - box[1] > box[2] - box[0])
+        for code in range(3):
+            branch = state.clone()
+            before = branch.players_BS2[0, :, along]
+            for _ in range(3):
+                model.step(branch, [[code, code]])
+            moved[code] += (branch.players_BS2[0, :, along] - before).tolist()
+    assert np.median(moved[duel.BACK]) < -2 < np.median(moved[duel.STAY])
+    assert np.median(moved[duel.STAY]) < 2 < np.median(moved[duel.FORTH])
+
+
+def test_a_stage_learns_what_comes(games):
+    torch.manual_seed(0)
+    stage = TwoPlayerStage(TINY, TwoPlayerLossConfig())
+    clips = torch.from_numpy(games[0][:, 5:10].copy())
+    optimizer = torch.optim.AdamW(stage.parameters(), 2e-3)
+    first = []
+    for _ in range(30):
+        loss, metrics = stage(clips, progress=0.0)
+        assert set(metrics) == {"foretold"}
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first.append(float(loss.detach()))
+    assert np.mean(first[-3:]) < 0.95 * np.mean(first[:3])
+    told = []
+    for _ in range(30):
+        loss, metrics = stage(clips, progress=0.5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        told.append(stage.summarize(metrics)["told"])
+    assert np.mean(told[-3:]) < 0.95 * np.mean(told[:3])
+
+
+def test_saved_and_loaded(tmp_path, games):
+    tiny = TwoPlayerModel(TINY)
+    tiny.prompts = games[0][:2, :5]
+    tiny.save_pretrained(tmp_path)
+    loaded = TwoPlayerModel.from_pretrained(tmp_path, dtype=torch.float32)
+    assert loaded.config == TINY and (loaded.prompts == tiny.prompts).all()
+    with pytest.raises(CheckpointError, match="holds a two-player model; a world model is needed"):
+        WorldModel.from_pretrained(tmp_path)
+    WorldModel(WorldModelConfig.tiny()).save_pretrained(tmp_path / "world")
+    with pytest.raises(CheckpointError, match="holds a world model; a two-player model is needed"):
+        TwoPlayerModel.from_pretrained(tmp_path / "world")
+    with pytest.raises(FileNotFoundError, match="accepted: a shipped name"):
+        TwoPlayerModel.from_pretrained("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"past_frames": 0}, "past_frames must be at least 1"),
+        ({"num_codes": 1}, "num_codes must be at least 2"),
+        ({"frame_size": 60}, "multiples of 8"),
+    ],
+)
+def test_a_config_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **change)
+
+
+def test_frames_and_codes_that_do_not_fit(model):
+    with pytest.raises(TypeError, match="uint8"):
+        model.start(np.zeros((1, 8, 64, 64, 3), np.float32))
+    with pytest.raises(ValueError, match="T >= 4"):
+        model.start(np.zeros((1, 3, 64, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match="0 of 2 players"):
+        model.start(np.zeros((1, 8, 64, 64, 3), np.uint8))
+    state = model.start(model.prompts[:1])
+    with pytest.raises(ValueError, match="0 to 2"):
+        model.step(state, [[0, 3]])
+    with pytest.raises(ValueError, match="one a player"):
+        model.step(state, [0, 1])
+    with pytest.raises(ValueError, match="num_seen=9 of 9 frames"):
+        model.infer_codes(np.zeros((1, 9, 64, 64, 3), np.uint8), 9)
