@@ -155,7 +155,10 @@ def information(watched: Watched, others_BMS: np.ndarray, known_BMS: np.ndarray)
 
 
 def mean_information(rows: np.ndarray) -> float:
-    return float(np.mean([normalized_mutual_information(count) for count in rows.sum(0)]))
+    """Of both players, where something is known of them; nan for nobody."""
+    counts = [count for count in rows.sum(0) if count.any()]
+    told = [normalized_mutual_information(count) for count in counts]
+    return float(np.mean(told)) if told else float("nan")
 
 
 def codes_section(watched: Watched, meaning_SK: np.ndarray) -> Section:
@@ -466,7 +469,7 @@ def evaluate_two_player(name: str, config: TwoPlayerEvaluation, out: Path) -> No
     """Every test on every game, written to `out`. Raises as `TwoPlayerModel.from_pretrained`;
     ImportError without a real game that is named."""
     model = TwoPlayerModel.from_pretrained(name)
-    trained_on = watch(model, "duel", max(40, config.num_games // 2), TRAINED_ON)
+    trained_on = watch(model, "duel", 20 + config.num_games // 10, TRAINED_ON)
     meaning_SK = learn_actions(trained_on)
     sections = []
     for game in config.games:

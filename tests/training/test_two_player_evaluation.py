@@ -1,0 +1,92 @@
+"""The proof that codes control players: that it is measured, and can fail."""
+
+import json
+
+import numpy as np
+import pytest
+
+from genie_env import cli
+from genie_env.world_model.two_player import TwoPlayerModel
+from training.evaluation import two_player
+from training.evaluation.two_player import (
+    HELD_OUT,
+    along_of,
+    codes_section,
+    in_order,
+    learn_actions,
+    mean_information,
+    watch,
+)
+from training.run_two_player import TwoPlayerRun, train_two_player
+
+
+@pytest.fixture(scope="module")
+def watched():
+    return watch(TwoPlayerModel.from_pretrained("duel"), "duel", 16, HELD_OUT)
+
+
+def test_the_shipped_model_steers_both_players(watched):
+    meaning = learn_actions(watched)
+    rows = {row.name: row for row in codes_section(watched, meaning).rows}
+    own = rows["NMI of a code and its player's action"]
+    assert own.estimate.value > 0.5 > 10 * own.beside["shuffled"]
+    assert rows["NMI of a code and the other player's action"].estimate.value < 0.1
+    assert rows["actions told by one map for all games"].estimate.value > 0.8
+
+
+def test_codes_that_mean_nothing_are_found_out(watched):
+    codes = np.random.default_rng(0).integers(3, size=watched.codes_BMS.shape)
+    senseless = two_player.replace(watched, codes_BMS=codes)
+    rows = {r.name: r for r in codes_section(senseless, learn_actions(watched)).rows}
+    assert rows["NMI of a code and its player's action"].estimate.value < 0.05
+    assert rows["actions told by one map for all games"].estimate.value < 0.5
+
+
+def test_swapped_players_are_found_out(watched):
+    swapped = two_player.replace(watched, codes_BMS=watched.codes_BMS[..., ::-1])
+    rows = {r.name: r for r in codes_section(swapped, learn_actions(watched)).rows}
+    assert rows["NMI of a code and its player's action"].estimate.value < 0.1
+    assert rows["NMI of a code and the other player's action"].estimate.value > 0.5
+
+
+def test_order_and_axis():
+    upright = np.array([[[[50, 10, 53, 25], [5, 30, 8, 45]]]], float)
+    lying = np.array([[[[10, 2, 25, 5], [30, 55, 45, 58]]]], float)
+    boxes = np.concatenate([upright, lying])
+    assert along_of(boxes).ravel().tolist() == [1, 0]
+    assert in_order(boxes).tolist() == [[1, 0], [0, 1]]
+
+
+def test_information_of_a_perfect_and_a_useless_code():
+    perfect = np.broadcast_to(np.eye(3) * 5, (4, 2, 3, 3))
+    assert mean_information(perfect) == pytest.approx(1)
+    assert mean_information(np.ones((4, 2, 3, 3))) == pytest.approx(0)
+
+
+def test_the_command_writes_a_report(tmp_path, capsys):
+    arguments = ["--games", "duel", "--num-games", "4", "--num-driven", "2", "--out", str(tmp_path)]
+    cli.main(["eval-two-player", *arguments])
+    found = json.loads((tmp_path / "report.json").read_text())
+    titles = [section["title"] for section in found["sections"]]
+    assert titles == [
+        "duel: Where the players are",
+        "duel: Codes and what was done",
+        "duel: One code changed",
+        "duel: What is left to say",
+        "duel: Driven",
+    ]
+    left = {row["name"]: row["value"] for row in found["sections"][3]["rows"]}
+    assert left["both codes"] < left["nobody's code"] < left["both shuffled"]
+    assert "the whole report" in capsys.readouterr().out
+
+
+def test_training_ends_with_a_model_and_goes_on_only_as_it_began(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["collect-duels", "--out", "games", "--num-games", "6", "--shard-games", "6"])
+    command = ["train-two-player", "--run", "run", "--data", "games"]
+    tiny = ["loop.steps=3", "loop.batch_size=2", "model.width=8", "model.reach=2"]
+    cli.main([*command, "--change", *tiny])
+    assert TwoPlayerModel.from_pretrained("run/model").config.width == 8
+    cli.main([*command, "--change", *tiny])
+    with pytest.raises(ValueError, match="begun with another config"):
+        train_two_player(TwoPlayerRun(), tmp_path / "run", [tmp_path / "games"], [])
