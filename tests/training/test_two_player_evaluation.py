@@ -10,6 +10,8 @@ from genie_env.world_model.two_player import TwoPlayerModel
 from training.evaluation import two_player
 from training.evaluation.two_player import (
     HELD_OUT,
+    NUM_SEEN,
+    RealGames,
     along_of,
     codes_section,
     in_order,
@@ -61,6 +63,16 @@ def test_information_of_a_perfect_and_a_useless_code():
     perfect = np.broadcast_to(np.eye(3) * 5, (4, 2, 3, 3))
     assert mean_information(perfect) == pytest.approx(1)
     assert mean_information(np.ones((4, 2, 3, 3))) == pytest.approx(0)
+
+
+def test_a_real_game_that_is_over_stands_still():
+    games = RealGames("cooperative_pong", 2, seed=0)
+    assert games.frames_BTHWC.shape == (2, NUM_SEEN, 64, 64, 3)
+    for _ in range(150):
+        frames, boxes = games.step(np.zeros((2, 2), int))
+    over = np.isnan(boxes).all((1, 2))
+    assert over.any()
+    assert (games.step(np.zeros((2, 2), int))[0] == frames)[over].all()
 
 
 def test_the_command_writes_a_report(tmp_path, capsys):
