@@ -52,6 +52,13 @@ def test_demo(tiny_folder, tmp_path):
         sheet.load()
 
 
+def test_duel(tmp_path):
+    printed = run("examples/duel.py", "--steps", 2, "--out", tmp_path / "duel.png")
+    assert "player_1 begins at" in printed and "9 pairs of codes" in printed
+    with Image.open(tmp_path / "duel.png") as picture:
+        assert picture.size == (3 * 128, 9 * 128)
+
+
 def test_speed(tiny_folder):
     printed = run("benchmarks/speed.py", "--model", tiny_folder, "--worlds", 1, 2, "--rounds", 1,
                   "--seconds", 0.01, "--threads", 1)  # fmt: skip
