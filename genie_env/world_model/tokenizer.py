@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +51,21 @@ def to_float(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 def to_uint8(pixels: Tensor) -> Tensor:
     """Floats in -1..1 to uint8 0..255, rounded and clipped."""
     return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_frames(frames_BTHWC: np.ndarray | Tensor, size: int, least: int = 1) -> Tensor:
+    """The frames as a tensor. Raises TypeError, ValueError for other than uint8 (B, T, size, size,
+    3) with B >= 1 and T >= least."""
+    frames = torch.as_tensor(frames_BTHWC)
+    if frames.dtype != torch.uint8:
+        raise TypeError(f"frames of dtype {frames.dtype}; accepted: uint8, 0 to 255")
+    fits = frames.ndim == 5 and frames.shape[2:] == (size, size, 3) and 0 not in frames.shape
+    if not fits or frames.shape[1] < least:
+        raise ValueError(
+            f"frames of shape {tuple(frames.shape)}; accepted: (B, T, {size}, {size}, 3) with "
+            f"B >= 1, T >= {least}"
+        )
+    return frames
 
 
 class VideoTokenizer(nn.Module):

@@ -42,7 +42,7 @@ from genie_env.world_model.checkpoint import (
     write_prompts,
     write_weights,
 )
-from genie_env.world_model.tokenizer import to_float, to_uint8
+from genie_env.world_model.tokenizer import check_frames, to_float, to_uint8
 
 NUM_PLAYERS = 2
 WEIGHTS = "model.safetensors"
@@ -335,15 +335,8 @@ class TwoPlayerModel(
         ]
 
     def _check_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
-        size, past = self.config.frame_size, self.config.past_frames
-        frames = torch.as_tensor(frames_BTHWC)
-        if frames.dtype != torch.uint8:
-            raise TypeError(f"frames of dtype {frames.dtype}; accepted: uint8, 0 to 255")
-        if frames.ndim != 5 or frames.shape[2:] != (size, size, 3) or frames.shape[1] < past:
-            raise ValueError(
-                f"frames of shape {tuple(frames.shape)}; accepted: (B, T, {size}, {size}, 3) with "
-                f"T >= {past}: fewer do not show what moves how"
-            )
+        # Fewer do not show what moves how.
+        frames = check_frames(frames_BTHWC, self.config.frame_size, self.config.past_frames)
         return frames.to(self.device)
 
     def _check_codes(self, codes_BS: Any, num_games: int) -> Tensor:

@@ -35,7 +35,7 @@ from genie_env.world_model.outcome import NOTHING, OUTCOMES, SUCCESS, OutcomeCon
 from genie_env.world_model.quantize import QuantizerConfig
 from genie_env.world_model.sampling import SamplingConfig, decode_frame, gumbel, uniform
 from genie_env.world_model.stems import StemConfig
-from genie_env.world_model.tokenizer import TokenizerConfig, VideoTokenizer
+from genie_env.world_model.tokenizer import TokenizerConfig, VideoTokenizer, check_frames
 from genie_env.world_model.transformer import TemporalCache, TransformerConfig
 
 WEIGHT_FILES = ("model.safetensors", "outcome.safetensors")
@@ -266,7 +266,7 @@ class WorldModel(
         last of the frames as the tokenizer sees it. decode: False for worlds whose frames nobody
         looks at, only their `latents`. Raises TypeError, ValueError.
         """
-        frames = self._check_frames(frames_BTHWC)
+        frames = check_frames(frames_BTHWC, self.config.frame_size).to(self.device)
         num_worlds, num_frames = frames.shape[:2]
         if seeds is None:
             seeds = [int(s) for s in np.random.default_rng().integers(2**62, size=num_worlds)]
@@ -374,7 +374,11 @@ class WorldModel(
     @torch.no_grad()
     def infer_actions(self, frames_BTHWC: np.ndarray | Tensor) -> np.ndarray:
         """Latent actions int64 (B, M) between the frames of a video, uint8 with T >= 2."""
-        return self.latent_actions(self._check_frames(frames_BTHWC)).codes.cpu().numpy()
+        return (
+            self.latent_actions(check_frames(frames_BTHWC, self.config.frame_size).to(self.device))
+            .codes.cpu()
+            .numpy()
+        )
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -415,18 +419,6 @@ class WorldModel(
             if part:
                 write_weights(save_directory / name, part)
         write_prompts(save_directory, self.prompts)
-
-    def _check_frames(self, frames_BTHWC: np.ndarray | Tensor) -> Tensor:
-        size = self.config.frame_size
-        frames = torch.as_tensor(frames_BTHWC)
-        if frames.dtype != torch.uint8:
-            raise TypeError(f"frames of dtype {frames.dtype}; accepted: uint8, 0 to 255")
-        if frames.ndim != 5 or frames.shape[2:] != (size, size, 3) or 0 in frames.shape:
-            raise ValueError(
-                f"frames of shape {tuple(frames.shape)}; accepted: (B, T, {size}, {size}, 3) with "
-                "B, T >= 1"
-            )
-        return frames.to(self.device)
 
     def _check_actions(self, actions_B: Any, num_worlds: int) -> Tensor:
         actions = torch.as_tensor(actions_B)
