@@ -115,10 +115,12 @@ class Foreseen(NamedTuple):
 class Watched(NamedTuple):
     """M transitions of one game, and what was known before each."""
 
-    newest_MCHW: Tensor
-    next_MCHW: Tensor
-    foreseen: Foreseen
+    guesses: Tensor
+    """(M, 1 + K, C, H, W): as `TwoPlayerModel.guesses`."""
+    masks_MSHW: Tensor
     players_MS2: Tensor
+    next_MCHW: Tensor
+    """What came."""
 
 
 class DilatedBlock(nn.Module):
@@ -263,9 +265,7 @@ class TwoPlayerModel(
         """
         codes, places = [], []
         for game in self._watch(frames_BTHWC, num_seen):
-            guesses = self.guesses(game.newest_MCHW, game.foreseen)
-            masks = self.masks(game.foreseen, game.players_MS2)
-            codes.append(self.read_codes(guesses, masks, game.next_MCHW))
+            codes.append(self.read_codes(game.guesses, game.masks_MSHW, game.next_MCHW))
             places.append(game.players_MS2)
         return torch.stack(codes).cpu().numpy(), torch.stack(places).cpu().numpy()
 
@@ -277,11 +277,9 @@ class TwoPlayerModel(
         (B, M, C, H, W) in -1..1, first with nobody's code, then with both. Raises as `start`."""
         foretold, told = [], []
         for game, codes_MS in zip(self._watch(frames_BTHWC, num_seen), codes_BMS, strict=True):
-            guesses = self.guesses(game.newest_MCHW, game.foreseen)
-            masks = self.masks(game.foreseen, game.players_MS2)
-            foretold.append(guesses[:, 0])
-            codes = self._check_codes(codes_MS, len(guesses))
-            told.append(self.compose(guesses, masks, codes))
+            foretold.append(game.guesses[:, 0])
+            codes = self._check_codes(codes_MS, len(game.guesses))
+            told.append(self.compose(game.guesses, game.masks_MSHW, codes))
         return torch.stack(foretold).cpu().numpy(), torch.stack(told).cpu().numpy()
 
     @torch.no_grad()
@@ -291,15 +289,13 @@ class TwoPlayerModel(
         """As `predict` of one game, under every code of each player, while the other does what
         the codes say: fp32 (S, K, M, C, H, W)."""
         (game,) = self._watch(frames_THWC[None], num_seen)
-        guesses = self.guesses(game.newest_MCHW, game.foreseen)
-        masks = self.masks(game.foreseen, game.players_MS2)
-        codes = self._check_codes(codes_MS, len(guesses))
+        codes = self._check_codes(codes_MS, len(game.guesses))
         frames = []
         for s in range(NUM_PLAYERS):
             for code in range(self.config.num_codes):
                 changed = codes.clone()
                 changed[:, s] = code
-                frames.append(self.compose(guesses, masks, changed))
+                frames.append(self.compose(game.guesses, game.masks_MSHW, changed))
         return torch.stack(frames).unflatten(0, (NUM_PLAYERS, -1)).cpu().numpy()
 
     def _watch(self, frames_BTHWC: np.ndarray | Tensor, num_seen: int) -> Iterator[Watched]:
@@ -318,11 +314,13 @@ class TwoPlayerModel(
             for r in range(first + 1, frames.shape[1] - past):
                 now = Foreseen(*(each[r : r + 1] for each in seen))
                 players.append(self.follow(now, players[-1]))
+            foreseen = Foreseen(*(each[first:-1] for each in seen))
+            players_MS2 = torch.cat(players)
             yield Watched(
-                game_TCHW[num_seen - 1 : -1],
+                self.guesses(game_TCHW[num_seen - 1 : -1], foreseen),
+                self.masks(foreseen, players_MS2),
+                players_MS2,
                 game_TCHW[num_seen:],
-                Foreseen(*(each[first:-1] for each in seen)),
-                torch.cat(players),
             )
 
     def _foresee_all(self, frames_BTHWC: Tensor) -> list[Foreseen]:
