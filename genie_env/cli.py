@@ -293,7 +293,9 @@ def play(
     Args:
         prompt: What to start from: an image, a video, coinrun:LEVEL (then the real game can be
             shown beside it); one of the model's own starts if not given.
-        model: Name of a shipped checkpoint, a folder, or a hub id.
+        model: Name of a shipped checkpoint, a folder, or a hub id. One of two players (duel) is
+            for two people on one keyboard; what follows and is not about films, speed, seed or
+            device is not for it.
         agent: Who plays until a key is pressed: the folder of a `genie dream train` or a `genie bc
             clone`, or a saved SB3 policy on frames (.zip).
         speed: Steps a second to aim at; as fast as the model can if not given.
@@ -315,6 +317,18 @@ def play(
     from genie_env.play.keymap import Keymap
     from genie_env.play.session import Session
     from genie_env.play.window import Window
+    from genie_env.world_model.checkpoint import TWO_PLAYERS, kind_of
+
+    if kind_of(model) == TWO_PLAYERS:
+        not_for_two = {
+            "--agent": agent, "--temperature": temperature, "--maskgit-steps": maskgit_steps,
+            "--keymap": keymap, "--keep": keep,
+        }  # fmt: skip
+        given = [name for name, value in not_for_two.items() if value is not None]
+        if given:
+            raise ValueError(f"{', '.join(given)}: not for {model}, a model of two players")
+        _play_for_two(prompt, model, speed, out, film, seed, device)
+        return
 
     def make_session() -> Session:
         env = GenieEnv(
@@ -339,6 +353,23 @@ def play(
     session = worker.submit(make_session).result()
     game = Game(session, keys, out, film, keymap, pace, seed, worker)
     Window(game, f"Genie: {Path(model).name}").run()
+
+
+def _play_for_two(
+    prompt: str | None,
+    model: str,
+    speed: float | None,
+    out: Path,
+    film: str,
+    seed: int | None,
+    device: str | None,
+) -> None:
+    from genie_env.envs.two_player import GenieParallelEnv
+    from genie_env.play.duel import DuelGame, DuelWindow
+
+    env = GenieParallelEnv(prompt, model, device=device)
+    game = DuelGame(env, out, film, speed, seed)
+    DuelWindow(game, f"Genie: {Path(model).name}").run()
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

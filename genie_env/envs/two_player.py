@@ -208,6 +208,18 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
             return None
         return self._frame_HWC.copy()
 
+    def get_state(self) -> Any:
+        """The episode as it is now, for `set_state`. ResetNeeded before the first reset."""
+        if self._game is None:
+            raise ResetNeeded("get_state() before reset(): there is no game yet")
+        return self._game.clone(), self._frame_HWC, self._steps, list(self.agents)
+
+    def set_state(self, state: Any) -> None:
+        """Go on where `get_state` was called, any number of times; starts are drawn as they would
+        have been anyway."""
+        game, self._frame_HWC, self._steps, agents = state
+        self._game, self.agents = game.clone(), list(agents)
+
     def close(self) -> None:
         """Closes the window and drops the game. May be called again."""
         self._window.close()

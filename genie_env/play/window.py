@@ -16,6 +16,27 @@ NO_SCREEN = frozenset({"offscreen", "dummy", "evdev"})
 LEFT_BUTTON, RIGHT_BUTTON = 1, 3
 
 
+def open_screen(title: str, size: tuple[int, int], flags: int = 0) -> pygame.Surface:
+    """A window to draw on, pixels (width, height). OSError without a display."""
+    try:
+        # Not pygame.init(): it would open the sound device as well.
+        pygame.display.init()
+        pygame.font.init()
+        driver = pygame.display.get_driver()
+        if driver in NO_SCREEN and os.environ.get("SDL_VIDEODRIVER") != driver:
+            raise pygame.error(f"only the driver {driver!r} works here")
+        pygame.display.set_caption(title)
+        return pygame.display.set_mode(size, flags)
+    except pygame.error as error:
+        pygame.display.quit()
+        display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        where = f"display {display}" if display else "no display is set"
+        raise OSError(
+            f"no window can be opened ({error}; {where}): play on a machine with a screen, or "
+            "under a virtual one: xvfb-run genie play"
+        ) from error
+
+
 class Window:
     """Args:
     game: to show.
@@ -26,24 +47,8 @@ class Window:
 
     def __init__(self, game: Game, title: str) -> None:
         self.game, self.title = game, title
-        try:
-            # Not pygame.init(): it would open the sound device as well.
-            pygame.display.init()
-            pygame.font.init()
-            driver = pygame.display.get_driver()
-            if driver in NO_SCREEN and os.environ.get("SDL_VIDEODRIVER") != driver:
-                raise pygame.error(f"only the driver {driver!r} works here")
-            pygame.display.set_caption(title)
-            self.layout = self._layout()
-            self.screen = pygame.display.set_mode(self.layout.size, pygame.RESIZABLE)
-        except pygame.error as error:
-            pygame.display.quit()
-            display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-            where = f"display {display}" if display else "no display is set"
-            raise OSError(
-                f"no window can be opened ({error}; {where}): play on a machine with a screen, or "
-                "under a virtual one: xvfb-run genie play"
-            ) from error
+        self.layout = self._layout()
+        self.screen = open_screen(title, self.layout.size, pygame.RESIZABLE)
         self.surface = pygame.Surface(self.layout.size)
 
     def _layout(self, size: tuple[int, int] | None = None) -> Layout:

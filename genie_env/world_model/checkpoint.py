@@ -71,20 +71,32 @@ def find_checkpoint(name: str | Path, hub_kwargs: dict[str, Any], kind: str = WO
     )
 
 
-def read_config(folder: Path, config: type[Config], kind: str = WORLD) -> Config:
-    """Raises CheckpointError."""
+def kind_of(name: str | Path) -> str:
+    """What a checkpoint holds. Raises as `find_checkpoint`; CheckpointError."""
+    if str(name) in shipped_checkpoints(TWO_PLAYERS):
+        return TWO_PLAYERS
+    return _read_facts(find_checkpoint(name, {})).get("kind", WORLD)
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
     try:
-        values = json.loads((folder / "config.json").read_text())
+        facts = json.loads((folder / "config.json").read_text())
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {folder}: config.json is missing") from error
     except ValueError as error:
         raise CheckpointError(f"checkpoint {folder}: config.json is damaged: {error}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
+    version = facts.get("format_version") if isinstance(facts, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"checkpoint {folder} has format version {version}; this genie-env reads version "
             f"{FORMAT_VERSION}"
         )
+    return facts
+
+
+def read_config(folder: Path, config: type[Config], kind: str = WORLD) -> Config:
+    """Raises CheckpointError."""
+    values = _read_facts(folder)
     found = values.get("kind", WORLD)
     if found != kind:
         raise CheckpointError(f"checkpoint {folder} holds a {found}; a {kind} is needed here")
