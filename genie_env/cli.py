@@ -187,6 +187,7 @@ def evaluate_two_player(
     ),
     num_games: int = 200,
     num_driven: int = 40,
+    num_varied: int = 40,
     out: Path | None = None,
 ) -> None:
     """Measure whether both latent actions of a two-player model control the two players.
@@ -196,14 +197,15 @@ def evaluate_two_player(
         games: `duel`: our own, of styles never trained on.
         num_games: Games of each.
         num_driven: Games that are also driven, in the model and in the real game.
+        num_varied: Games of our own of each kind of variation: no ball, distractors ...
         out: Folder for report.html, report.json, report.md and pictures (default
             runs/eval/MODEL).
     """
-    from training.evaluation.two_player import TwoPlayerEvaluation
-    from training.evaluation.two_player import evaluate_two_player as measure
+    from training.evaluation.two_player.evaluate import TwoPlayerEvaluation
+    from training.evaluation.two_player.evaluate import evaluate_two_player as measure
 
     out = out or Path("runs/eval") / Path(model).name
-    measure(model, TwoPlayerEvaluation(games, num_games, num_driven), out)
+    measure(model, TwoPlayerEvaluation(games, num_games, num_driven, num_varied), out)
     print((out / "report.md").read_text())
     print(f"the whole report: {out / 'report.html'}")
 

@@ -77,14 +77,24 @@ def _parabola(three: np.ndarray) -> float:
     return float(0.5 * (left - right) / bend) if np.isfinite(bend) and bend < 0 else 0.0
 
 
+def mutual_information(count_XY: np.ndarray) -> float:
+    """Of two labels, bits, from their joint counts (X, Y)."""
+    x, y, both = _entropies(count_XY)
+    return x + y - both
+
+
 def normalized_mutual_information(count_XY: np.ndarray) -> float:
     """Mutual information of two labels from their joint counts (X, Y), over the mean of their
     entropies: 0 (independent) to 1 (each tells the other); nan where neither varies."""
+    x, y, both = _entropies(count_XY)
+    return 2 * (x + y - both) / (x + y) if x + y else float("nan")
+
+
+def _entropies(count_XY: np.ndarray) -> tuple[float, float, float]:
+    """Bits: of the first label, the second, and both together."""
     joint = count_XY / count_XY.sum()
-    x, y = joint.sum(1), joint.sum(0)
 
     def entropy(p: np.ndarray) -> float:
-        return float(-(p[p > 0] * np.log(p[p > 0])).sum())
+        return float(-(p[p > 0] * np.log2(p[p > 0])).sum())
 
-    total = entropy(x) + entropy(y)
-    return 2 * (total - entropy(joint)) / total if total else float("nan")
+    return entropy(joint.sum(1)), entropy(joint.sum(0)), entropy(joint)

@@ -33,6 +33,7 @@ class TwoPlayerRun:
             final_learning_rate=6e-5,
             warmup_steps=30,
             optimizer="adamw",
+            compile=True,
             validate_every=200,
         )
     )
@@ -54,7 +55,7 @@ def train_two_player(
             data = (record_duels(DuelConfig("data/duels")),)
             held_out = DuelConfig("data/duels-validation", num_games=400, first_shard=500_000)
             validation = (record_duels(held_out),)
-    loop = replace(config.loop, clip_frames=config.model.past_frames + 1)
+    loop = replace(config.loop, clip_frames=_clip_frames(config))
     set_seed(loop.seed)
     stage = TwoPlayerStage(config.model, config.loss)
     stores = [_open(folders, config) if folders else None for folders in (data, validation)]
@@ -85,8 +86,12 @@ def _starts(model: TwoPlayerModel, store: ClipStore) -> np.ndarray:
     return np.array(found) if found else np.zeros((0, START_FRAMES, size, size, 3), np.uint8)
 
 
+def _clip_frames(config: TwoPlayerRun) -> int:
+    return config.model.past_frames + 1 + config.loss.own_frames
+
+
 def _open(folders: Sequence[Path], config: TwoPlayerRun) -> ClipStore:
-    store = ClipStore(folders, config.model.past_frames + 1)
+    store = ClipStore(folders, _clip_frames(config))
     if store.frame_size != config.model.frame_size:
         raise ValueError(
             f"{folders[0]} has frames of {store.frame_size} pixels a side, this model takes "

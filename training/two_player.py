@@ -1,6 +1,7 @@
 """The objective that finds two players in video: foretell, and explain by a code what is left.
 
-Shapes: B clips, T = P + 1 frames, P past frames, H W pixels, C = 3, K codes of a player.
+Shapes: B clips, T = P + 1 + U frames, P past frames, of which up to U may be the model's own, H W
+pixels, C = 3, K codes of a player.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genie_env.world_model.tokenizer import to_float
-from genie_env.world_model.two_player import TwoPlayerConfig, TwoPlayerModel, blur
+from genie_env.world_model.two_player import OWN, TwoPlayerConfig, TwoPlayerModel, blur
 
 FAINT = 1e-3
 """Squared error, of pixels from -1 to 1, below which nothing is worth explaining."""
@@ -33,6 +34,9 @@ class TwoPlayerLossConfig:
     counts as much as a loud one."""
     by_code: float = 0.1
     """Price of letting a code act on a pixel."""
+    own_frames: int = 3
+    """U: how many of the newest frames of the past are at most the model's own, once it knows
+    codes: who plays on sees nothing else, and must not smear what is smeared already."""
 
 
 class TwoPlayerStage(nn.Module):
@@ -46,9 +50,12 @@ class TwoPlayerStage(nn.Module):
     def forward(self, frames_BTHWC: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         past = self.model.config.past_frames
         frames = to_float(frames_BTHWC).movedim(-1, 2)
-        history, target = frames[:, :past], frames[:, past]
-        foreseen = self.model.foresight(history)
         with_codes = progress >= self.loss.foretell_first or not self.training
+        own = 0
+        if self.training and with_codes:
+            own = int(torch.randint(self.loss.own_frames + 1, ()))
+        history, target = self._played_on(frames[:, : past + own]), frames[:, past + own]
+        foreseen = self.model.foresight(history)
         with torch.autocast(frames.device.type, enabled=False):
             guesses = self.model.guesses(history[:, -1], foreseen, with_codes)
             error = (guesses - target[:, None]).square().mean(2)  # B 1+K H W
@@ -76,8 +83,26 @@ class TwoPlayerStage(nn.Module):
             "explained": explained.detach(),
         }
 
+    @torch.no_grad()
+    def _played_on(self, frames_BTCHW: Tensor) -> Tensor:
+        """The last P frames, those after the first P as the model sees them coming, told by the
+        codes that fit best."""
+        past = self.model.config.past_frames
+        history = frames_BTCHW[:, :past]
+        for target in frames_BTCHW[:, past:].unbind(1):
+            foreseen = self.model.foresight(history)
+            with torch.autocast(frames_BTCHW.device.type, enabled=False):
+                guesses = self.model.guesses(history[:, -1], foreseen)
+                error = (guesses[:, 1:] - target[:, None]).square().mean(2)
+                best = blur(error, self.loss.share_near).argmin(1)[:, None, None]
+                told = guesses[:, 1:].take_along_dim(best, 1)[:, 0]
+                own = (foreseen.explained_BHW > OWN)[:, None]
+                newest = torch.where(own, told, guesses[:, 0])
+            history = torch.cat((history[:, 1:], newest[:, None]), 1)
+        return history
+
     def summarize(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         return {name: float(value) for name, value in metrics.items()}
 
     def parts_to_compile(self) -> list[nn.Module]:
-        return [self.model.foresight]
+        return [self.model.foresight, self.model.transport]

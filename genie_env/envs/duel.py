@@ -22,6 +22,10 @@ STAY, BACK, FORTH = 0, 1, 2
 NUM_ACTIONS = 3
 MAX_BALLS = 3
 MAX_SCORE = 8
+AT_WALL = 6.0
+"""Pixels at each end of a paddle's way, all of which lead to the wall when a game begins."""
+ROOM = 10.0
+"""Pixels that players who roam have."""
 SERVE_DELAY = 4
 """Steps for which a ball rests in the middle before it is served."""
 BACKGROUNDS = ("plain", "gradient", "stripes", "noise")
@@ -54,6 +58,10 @@ class Styles:
     drift: np.ndarray
     """(B,): speed of something that moves along by itself and turns at the border; 0: none is
     there."""
+    wanders: np.ndarray
+    """bool (B,): it turns whenever it likes instead, as a player would."""
+    roams: np.ndarray
+    """bool (B,): players also go to and fro across, which no action tells."""
     background: np.ndarray
     """uint8 (B, H, W, C)."""
     colours: np.ndarray
@@ -61,7 +69,8 @@ class Styles:
 
 
 def draw_styles(rng: np.random.Generator, count: int) -> Styles:
-    """Styles of as many games."""
+    """Styles of as many games. Nothing wanders or roams: what does cannot be told from a player, or
+    is more than a player's few codes can tell."""
     background = _backgrounds(rng, count)
     alike = rng.random(count) < 0.4
     colours = _seen_against(rng, background, 5)
@@ -82,6 +91,8 @@ def draw_styles(rng: np.random.Generator, count: int) -> Styles:
         ball_speed=rng.uniform(1, 3, count).astype(np.float32),
         scored=rng.random(count) < 0.4,
         drift=(rng.uniform(0.5, 2, count) * (rng.random(count) < 0.35)).astype(np.float32),
+        wanders=np.zeros(count, bool),
+        roams=np.zeros(count, bool),
         background=background,
         colours=colours,
     )
@@ -114,7 +125,8 @@ class Duel:
 
     Args:
         styles: of the games.
-        rng: draws where everything is at first and where balls are served to, nothing else.
+        rng: draws where everything is at first, where balls are served to, and what wanders or
+            roams does, nothing else.
     """
 
     def __init__(self, styles: Styles, rng: np.random.Generator) -> None:
@@ -122,8 +134,12 @@ class Duel:
         count = len(styles.inset)
         self.num_games = count
         half = styles.length / 2
-        self.paddle = rng.uniform(half, SIZE - half).astype(np.float32)
+        # Some begin at a wall: by chance hardly any would get there.
+        place = rng.uniform(half - AT_WALL, SIZE - half + AT_WALL)
+        self.paddle = np.clip(place, half, SIZE - half).astype(np.float32)
         """(B, P): middle of each paddle, along."""
+        self.forward = np.zeros((count, 2), np.float32)
+        """(B, P): how far each paddle has come forward from its line, across."""
         self.velocity = np.zeros((count, 2), np.float32)
         self.ball = np.zeros((count, MAX_BALLS, 2), np.float32)
         """(B, L, 2): middle of each ball, across and along."""
@@ -160,7 +176,14 @@ class Duel:
         moved = self.paddle + self.velocity
         self.paddle = np.clip(moved, half, SIZE - half).astype(np.float32)
         self.velocity[moved != self.paddle] = 0
+        if style.roams.any():
+            pace = self._rng.choice((-1.0, 0.0, 1.0), self.forward.shape) * style.speed
+            self.forward += np.where(style.roams[:, None], pace, 0)
+            self.forward = np.clip(self.forward, 0, ROOM).astype(np.float32)
         self._move_balls()
+        if style.wanders.any():
+            sign = self._rng.choice((-1.0, 0.0, 1.0), self.num_games)
+            self._drift_sign = np.where(style.wanders, sign, self._drift_sign)
         along = self.drifting[:, 1] + self._drift_sign * style.drift
         turn = (along < 3) | (along > SIZE - 3)
         self._drift_sign = np.where(turn, -self._drift_sign, self._drift_sign)
@@ -197,8 +220,12 @@ class Duel:
 
     def _face(self, player: int) -> np.ndarray:
         """Across, where a paddle meets balls, (B,)."""
-        reach = self.styles.inset[:, player] + self.styles.thickness
+        reach = self._outer(player) + self.styles.thickness
         return reach if player == 0 else SIZE - reach
+
+    def _outer(self, player: int) -> np.ndarray:
+        """From its border to the outer side of a paddle, (B,)."""
+        return self.styles.inset[:, player] + self.forward[:, player]
 
     def _serve(self, which_BL: np.ndarray) -> None:
         shape, speed = which_BL.shape, self.styles.ball_speed[:, None]
@@ -218,7 +245,7 @@ class Duel:
         """Where the players and the balls are in the picture: fp32 (B, P, 4) and (B, L, 4) of
         left, top, right, bottom; NaN for balls that are not there."""
         style = self.styles
-        outer = np.stack((style.inset[:, 0], SIZE - style.inset[:, 1]), 1)
+        outer = np.stack((self._outer(0), SIZE - self._outer(1)), 1)
         inner = np.stack((self._face(0), self._face(1)), 1)
         low, high = self.paddle - style.length / 2, self.paddle + style.length / 2
         left, right = np.minimum(outer, inner), np.maximum(outer, inner)

@@ -19,7 +19,7 @@ transitions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,8 +115,8 @@ class Foreseen(NamedTuple):
 class Watched(NamedTuple):
     """M transitions of one game, and what was known before each."""
 
-    guesses: Tensor
-    """(M, 1 + K, C, H, W): as `TwoPlayerModel.guesses`."""
+    newest_MCHW: Tensor
+    foreseen: Foreseen
     masks_MSHW: Tensor
     players_MS2: Tensor
     next_MCHW: Tensor
@@ -168,6 +168,30 @@ class Foresight(nn.Module):
         return Foreseen(places, F.softplus(code[:, 0]), explained[:, 0].sigmoid())
 
 
+class Transport(nn.Module):
+    """The newest frame (B, C, H, W) -> what comes of it, fp32 (B, 1 + K, C, H, W): without a code,
+    and, where a table (K, D) is given, with each of its codes everywhere."""
+
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def forward(
+        self, newest_BCHW: Tensor, foreseen: Foreseen, table_KD: Tensor | None = None
+    ) -> Tensor:
+        around_BCDHW = self.around(newest_BCHW)
+        frames = [_what_comes(around_BCDHW, foreseen)]
+        for table_D in () if table_KD is None else table_KD.float():
+            frames.append(_what_comes(around_BCDHW, foreseen, table_D[:, None, None]))
+        return torch.stack(frames, 1)
+
+    def around(self, newest_BCHW: Tensor) -> Tensor:
+        """What lies at the places within reach of each pixel, fp32 (B, C, D, H, W)."""
+        B, _, H, W = newest_BCHW.shape
+        wide = _with_surroundings(newest_BCHW.float(), self.reach)
+        return F.unfold(wide, 2 * self.reach + 1).view(B, 3, -1, H, W)
+
+
 @dataclass
 class DuelState:
     """B games in the middle of their dreams. Nothing in it is written to: a shallow copy (`clone`)
@@ -182,6 +206,16 @@ class DuelState:
 
     def __len__(self) -> int:
         return len(self.players_BS2)
+
+    @classmethod
+    def together(cls, states: Sequence[DuelState]) -> DuelState:
+        """Games of several as those of one."""
+        foreseen = zip(*(state.foreseen for state in states), strict=True)
+        return cls(
+            torch.cat([state.history_BPCHW for state in states]),
+            Foreseen(*(torch.cat(part) for part in foreseen)),
+            torch.cat([state.players_BS2 for state in states]),
+        )
 
     def clone(self) -> DuelState:
         return DuelState(self.history_BPCHW, self.foreseen, self.players_BS2)
@@ -210,6 +244,7 @@ class TwoPlayerModel(
         self.prompts = np.zeros((0, 1, size, size, 3), np.uint8)
         """Starting frames shipped with the weights, uint8 (G, T, H, W, 3); G may be 0."""
         self.foresight = Foresight(config)
+        self.transport = Transport(config.reach)
         self.table_KD = nn.Parameter(_first_table(config))
         """Log odds that each code gives to each place that a pixel may come from."""
 
@@ -237,9 +272,8 @@ class TwoPlayerModel(
     def step(self, state: DuelState, codes_BS: np.ndarray | Tensor | Any) -> None:
         """Advance every game by one frame, in place. codes_BS: ints in 0..K-1. ValueError."""
         codes = self._check_codes(codes_BS, len(state))
-        guesses = self.guesses(state.history_BPCHW[:, -1], state.foreseen)
         masks = self.masks(state.foreseen, state.players_BS2)
-        frame = self.compose(guesses, masks, codes)
+        frame = self.compose(state.history_BPCHW[:, -1], state.foreseen, masks, codes)
         state.history_BPCHW = torch.cat((state.history_BPCHW[:, 1:], frame[:, None]), 1)
         state.foreseen = self.foresight(state.history_BPCHW)
         state.players_BS2 = self.follow(state.foreseen, state.players_BS2)
@@ -265,7 +299,8 @@ class TwoPlayerModel(
         """
         codes, places = [], []
         for game in self._watch(frames_BTHWC, num_seen):
-            codes.append(self.read_codes(game.guesses, game.masks_MSHW, game.next_MCHW))
+            guesses = self.guesses(game.newest_MCHW, game.foreseen)
+            codes.append(self.read_codes(guesses, game.masks_MSHW, game.next_MCHW))
             places.append(game.players_MS2)
         return torch.stack(codes).cpu().numpy(), torch.stack(places).cpu().numpy()
 
@@ -277,9 +312,9 @@ class TwoPlayerModel(
         (B, M, C, H, W) in -1..1, first with nobody's code, then with both. Raises as `start`."""
         foretold, told = [], []
         for game, codes_MS in zip(self._watch(frames_BTHWC, num_seen), codes_BMS, strict=True):
-            foretold.append(game.guesses[:, 0])
-            codes = self._check_codes(codes_MS, len(game.guesses))
-            told.append(self.compose(game.guesses, game.masks_MSHW, codes))
+            foretold.append(self.guesses(game.newest_MCHW, game.foreseen, with_codes=False)[:, 0])
+            codes = self._check_codes(codes_MS, len(game.next_MCHW))
+            told.append(self.compose(*game[:3], codes))
         return torch.stack(foretold).cpu().numpy(), torch.stack(told).cpu().numpy()
 
     @torch.no_grad()
@@ -289,13 +324,13 @@ class TwoPlayerModel(
         """As `predict` of one game, under every code of each player, while the other does what
         the codes say: fp32 (S, K, M, C, H, W)."""
         (game,) = self._watch(frames_THWC[None], num_seen)
-        codes = self._check_codes(codes_MS, len(game.guesses))
+        codes = self._check_codes(codes_MS, len(game.next_MCHW))
         frames = []
         for s in range(NUM_PLAYERS):
             for code in range(self.config.num_codes):
                 changed = codes.clone()
                 changed[:, s] = code
-                frames.append(self.compose(game.guesses, game.masks_MSHW, changed))
+                frames.append(self.compose(*game[:3], changed))
         return torch.stack(frames).unflatten(0, (NUM_PLAYERS, -1)).cpu().numpy()
 
     def _watch(self, frames_BTHWC: np.ndarray | Tensor, num_seen: int) -> Iterator[Watched]:
@@ -317,7 +352,8 @@ class TwoPlayerModel(
             foreseen = Foreseen(*(each[first:-1] for each in seen))
             players_MS2 = torch.cat(players)
             yield Watched(
-                self.guesses(game_TCHW[num_seen - 1 : -1], foreseen),
+                game_TCHW[num_seen - 1 : -1],
+                foreseen,
                 self.masks(foreseen, players_MS2),
                 players_MS2,
                 game_TCHW[num_seen:],
@@ -374,21 +410,7 @@ class TwoPlayerModel(
     def guesses(self, newest_BCHW: Tensor, foreseen: Foreseen, with_codes: bool = True) -> Tensor:
         """The next frame without a code, and, with codes, with each of them everywhere: fp32
         (B, 1 + K, C, H, W)."""
-        B, _, H, W = newest_BCHW.shape
-        reach = self.config.reach
-        around = F.pad(newest_BCHW.float(), (reach,) * 4, mode="replicate")
-        around_BCDHW = F.unfold(around, 2 * reach + 1).view(B, 3, -1, H, W)
-        logits = foreseen.came_from_BDHW
-        odds_BDHW = (logits - logits.amax(1, keepdim=True).detach()).exp()
-        by_code = foreseen.by_code_BHW[:, None]
-        frames = []
-        for table_D in (None, *(self.table_KD.float() if with_codes else ())):
-            share = odds_BDHW
-            if table_D is not None:
-                share = odds_BDHW * (by_code * table_D[:, None, None]).exp()
-            share = share / share.sum(1, keepdim=True)
-            frames.append((around_BCDHW * share[:, None]).sum(2))
-        return torch.stack(frames, 1)
+        return self.transport(newest_BCHW, foreseen, self.table_KD if with_codes else None)
 
     @torch.no_grad()
     def find_players(self, seen: Foreseen) -> Tensor:
@@ -430,15 +452,14 @@ class TwoPlayerModel(
         own = (foreseen.explained_BHW > OWN)[:, None]
         return nearest & own & (away < REACH_OF_PLAYER)
 
-    def compose(self, guesses: Tensor, masks_BSHW: Tensor, codes_BS: Tensor) -> Tensor:
+    def compose(
+        self, newest_BCHW: Tensor, foreseen: Foreseen, masks_BSHW: Tensor, codes_BS: Tensor
+    ) -> Tensor:
         """The next frame, (B, C, H, W): within each player's mask as its code has it, elsewhere as
         it was foretold."""
-        frame = guesses[:, 0]
-        game = torch.arange(len(guesses), device=guesses.device)
-        for s in range(NUM_PLAYERS):
-            told = guesses[game, 1 + codes_BS[:, s]]
-            frame = torch.where(masks_BSHW[:, s, None], told, frame)
-        return frame
+        table_BSD = self.table_KD.float()[codes_BS]
+        table_BDHW = torch.einsum("bshw,bsd->bdhw", masks_BSHW.float(), table_BSD)
+        return _what_comes(self.transport.around(newest_BCHW), foreseen, table_BDHW)
 
     def read_codes(self, guesses: Tensor, masks_BSHW: Tensor, next_BCHW: Tensor) -> Tensor:
         """What each player did, int64 (B, S): the code that explains best what came in its mask."""
@@ -459,6 +480,24 @@ def _first_table(config: TwoPlayerConfig) -> Tensor:
     codes = [still, back, -back][: config.num_codes]
     more = config.num_codes - len(codes)
     return torch.cat((torch.stack(codes), 0.5 * torch.randn(more, len(down))))
+
+
+def _what_comes(
+    around_BCDHW: Tensor, foreseen: Foreseen, table_DHW: Tensor | None = None
+) -> Tensor:
+    """The next frame, (B, C, H, W). table: log odds (..., D, H, W) that codes give to places."""
+    logits_BDHW = foreseen.came_from_BDHW
+    if table_DHW is not None:
+        logits_BDHW = logits_BDHW + foreseen.by_code_BHW[:, None] * table_DHW
+    return (around_BCDHW * logits_BDHW.softmax(1)[:, None]).sum(2)
+
+
+def _with_surroundings(frame_BCHW: Tensor, reach: int) -> Tensor:
+    """The frame, and around it what is commonest at its border: who leaves the border leaves
+    background behind, and not another part of itself."""
+    sides = (frame_BCHW[..., 0, :], frame_BCHW[..., -1, :], frame_BCHW[..., 0], frame_BCHW[..., -1])
+    beyond_BC11 = torch.cat(sides, -1).median(-1).values[..., None, None]
+    return F.pad(frame_BCHW - beyond_BC11, (reach,) * 4) + beyond_BC11
 
 
 def blur(map_BHW: Tensor, sigma: float) -> Tensor:

@@ -47,6 +47,41 @@ def test_inertia_goes_on_after_the_action():
     assert np.allclose(game.paddle[:, 0] - before, game.styles.speed[:, 0] / 4, atol=1e-3)
 
 
+def test_some_games_begin_at_a_wall():
+    game = games(1000)
+    half = game.styles.length / 2
+    at_wall = (game.paddle == half) | (game.paddle == SIZE - half)
+    assert 0.1 < at_wall.mean() < 0.4
+
+
+def test_who_roams_goes_across_too():
+    game = games(roams=True)
+    before, _ = game.boxes()
+    across = np.where(game.styles.transposed, 1, 0)
+    for _ in range(20):
+        game.step(all_do(game, STAY, STAY))
+        assert ((game.forward >= 0) & (game.forward <= 10)).all()
+    after, _ = game.boxes()
+    moved = np.abs(after - before)[np.arange(200), :, across]
+    assert (moved > 0).mean() > 0.6
+    still = games()
+    for _ in range(20):
+        still.step(all_do(still, STAY, STAY))
+    assert (still.forward == 0).all()
+
+
+def test_what_wanders_turns_whenever_it_likes():
+    steps = []
+    for wanders in (False, True):
+        game = games(wanders=wanders, drift=1.0)
+        places = []
+        for _ in range(12):
+            places.append(game.drifting[:, 1].copy())
+            game.step(all_do(game, STAY, STAY))
+        steps.append(np.diff(places, 2, axis=0))
+    assert (steps[0] != 0).mean() < 0.1 < 0.5 < (steps[1] != 0).mean()
+
+
 def test_balls_bounce_off_paddles_and_are_served_anew_behind_them():
     game = games(num_balls=1)
     game.paddle[:] = game.ball[:, 0, 1:]

@@ -1,19 +1,20 @@
 """The proof that codes control players: that it is measured, and can fail."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from genie_env import cli
 from genie_env.world_model.two_player import TwoPlayerModel
-from training.evaluation import two_player
-from training.evaluation.two_player import (
-    HELD_OUT,
+from training.evaluation.two_player.driven import RealGames, interventions_section
+from training.evaluation.two_player.evaluate import HELD_OUT, TRAINED_ON
+from training.evaluation.two_player.sections import codes_section
+from training.evaluation.two_player.variations import play_changed
+from training.evaluation.two_player.watch import (
     NUM_SEEN,
-    RealGames,
     along_of,
-    codes_section,
     in_order,
     learn_actions,
     mean_information,
@@ -38,17 +39,34 @@ def test_the_shipped_model_steers_both_players(watched):
 
 def test_codes_that_mean_nothing_are_found_out(watched):
     codes = np.random.default_rng(0).integers(3, size=watched.codes_BMS.shape)
-    senseless = two_player.replace(watched, codes_BMS=codes)
+    senseless = replace(watched, codes_BMS=codes)
     rows = {r.name: r for r in codes_section(senseless, learn_actions(watched)).rows}
     assert rows["NMI of a code and its player's action"].estimate.value < 0.05
     assert rows["actions told by one map for all games"].estimate.value < 0.5
 
 
 def test_swapped_players_are_found_out(watched):
-    swapped = two_player.replace(watched, codes_BMS=watched.codes_BMS[..., ::-1])
+    swapped = replace(watched, codes_BMS=watched.codes_BMS[..., ::-1])
     rows = {r.name: r for r in codes_section(swapped, learn_actions(watched)).rows}
     assert rows["NMI of a code and its player's action"].estimate.value < 0.1
     assert rows["NMI of a code and the other player's action"].estimate.value > 0.5
+
+
+def test_the_shipped_model_moves_who_is_made_to_move():
+    model = TwoPlayerModel.from_pretrained("duel")
+    meaning = learn_actions(watch(model, "duel", 16, TRAINED_ON))
+    rows = interventions_section(model, meaning, 6, HELD_OUT).rows
+    assert [row.estimate.value > 0.8 for row in rows] == [True] * 3
+    # Whose codes mean the opposite goes the other way.
+    wrong = interventions_section(model, np.take((0, 2, 1), meaning), 6, HELD_OUT).rows
+    assert [row.estimate.value < 0.7 for row in wrong] == [True] * 3
+
+
+def test_changed_games_differ_in_nothing_else():
+    (frames, truth), (other, told) = (play_changed(3, 5, drift=drift) for drift in (0, 1.5))
+    assert (truth.players == told.players).all() and (truth.actions == told.actions).all()
+    np.testing.assert_array_equal(truth.balls, told.balls)
+    assert (frames != other).any((2, 3, 4)).all()
 
 
 def test_order_and_axis():
@@ -76,7 +94,8 @@ def test_a_real_game_that_is_over_stands_still():
 
 
 def test_the_command_writes_a_report(tmp_path, capsys):
-    arguments = ["--games", "duel", "--num-games", "4", "--num-driven", "2", "--out", str(tmp_path)]
+    arguments = ["--games", "duel", "--num-games", "4", "--num-driven", "2",
+                 "--num-varied", "3", "--out", str(tmp_path)]  # fmt: skip
     cli.main(["eval-two-player", *arguments])
     found = json.loads((tmp_path / "report.json").read_text())
     titles = [section["title"] for section in found["sections"]]
@@ -86,6 +105,9 @@ def test_the_command_writes_a_report(tmp_path, capsys):
         "duel: One code changed",
         "duel: What is left to say",
         "duel: Driven",
+        "duel: Made to move",
+        "duel: Variations",
+        "duel: Known limits",
     ]
     left = {row["name"]: row["value"] for row in found["sections"][3]["rows"]}
     assert left["both codes"] < left["nobody's code"] < left["both shuffled"]

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from genie_env.envs import duel
-from genie_env.envs.duel import Duel, draw_styles
+from genie_env.envs.duel import Duel, Styles, draw_styles
 from training.data.clip_store import ClipWriter, list_shards, read_meta, write_meta
 from training.data.real_duels import MAX_BURN_IN, REAL_GAMES, Moment, scaled
 
@@ -88,15 +88,18 @@ def play_games(
     count: int, num_frames: int, config: DuelConfig, seed: int
 ) -> tuple[np.ndarray, Truth]:
     """Frames uint8 (B, T, H, W, C) of so many games, and the truth with axes (B, T, ...)."""
-    play = _play_duels if config.game == "duel" else _play_real
-    return play(count, num_frames, config, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    if config.game == "duel":
+        return play_duels(draw_styles(rng, count), num_frames, config, rng)
+    return _play_real(count, num_frames, config, rng)
 
 
-def _play_duels(
-    count: int, num_frames: int, config: DuelConfig, rng: np.random.Generator
+def play_duels(
+    styles: Styles, num_frames: int, config: DuelConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, Truth]:
-    game = Duel(draw_styles(rng, count), rng)
-    players = Players(count, config, rng)
+    """The same of games of our own, of these styles."""
+    game = Duel(styles, rng)
+    players = Players(game.num_games, config, rng)
     frames, truths = [], []
     for _ in range(num_frames):
         frames.append(game.render())

@@ -1,7 +1,7 @@
 """Predicts in a process of its own, from frames and whole numbers: nothing but the codes can have
 told it what comes.
 
-    python -m training.evaluation.two_player_predict MODEL IN.npz OUT.npz
+    python -m training.evaluation.two_player.predict MODEL IN.npz OUT.npz
 
 IN: `frames` uint8 (B, T, H, W, C), `codes` int64 (N, B, M, S), N sets of codes. OUT: `foretold`
 (B, M) and `told` (N, B, M), mean squared errors of pixels 0..255.

@@ -1,0 +1,1 @@
+"""The proof that the latent actions of a two-player model control two players."""

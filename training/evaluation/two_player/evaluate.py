@@ -1,0 +1,75 @@
+"""Do both latent actions of a two-player model really control the two players?
+
+Codes get their meaning from 200 labelled transitions of games that were trained on, once and for
+all games; everything else is measured on games of styles never seen, and on real ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from genie_env.world_model.two_player import TwoPlayerModel
+from training.evaluation.report import write_report
+from training.evaluation.two_player.driven import driven_section, interventions_section
+from training.evaluation.two_player.sections import (
+    change_section,
+    codes_section,
+    ladder_section,
+    places_section,
+)
+from training.evaluation.two_player.variations import limits_section, variations_section
+from training.evaluation.two_player.watch import (
+    NUM_FRAMES,
+    NUM_SEEN,
+    halves_codes,
+    learn_actions,
+    watch,
+)
+
+TRAINED_ON, HELD_OUT = 0, 1_000_000 << 32
+"""Seeds of our own games: of the first that are trained on, and of such as never are."""
+
+
+@dataclass(frozen=True)
+class TwoPlayerEvaluation:
+    """What to measure, and on how much."""
+
+    games: tuple[str, ...] = ("duel", "cooperative_pong", "atari_pong")
+    """`duel`: our own, of styles held out."""
+    num_games: int = 200
+    num_driven: int = 40
+    """Games that are driven for 20 steps in the model and in the real game."""
+    num_varied: int = 40
+    """Games of our own of each kind of variation."""
+
+
+def evaluate_two_player(name: str, config: TwoPlayerEvaluation, out: Path) -> None:
+    """Every test on every game, written to `out`. Raises as `TwoPlayerModel.from_pretrained`;
+    ImportError without a real game that is named."""
+    model = TwoPlayerModel.from_pretrained(name)
+    meaning_SK = learn_actions(watch(model, "duel", 20 + config.num_games // 10, TRAINED_ON))
+    sections = []
+    for game in config.games:
+        watched = watch(model, game, config.num_games, HELD_OUT)
+        found = [
+            places_section(watched),
+            codes_section(watched, meaning_SK, halves_codes(model, watched)),
+            change_section(model, watched),
+            ladder_section(name, watched),
+            driven_section(model, game, meaning_SK, config.num_driven, HELD_OUT + 1),
+        ]
+        if game == "duel":
+            found += [
+                interventions_section(model, meaning_SK, config.num_driven, HELD_OUT + 2),
+                variations_section(model, meaning_SK, config.num_varied, HELD_OUT + 3),
+                limits_section(model, config.num_varied, HELD_OUT + 4),
+            ]
+        sections += [replace(section, title=f"{game}: {section.title}") for section in found]
+        # What is known is written, should the rest be cut off.
+        summary = {
+            "games": f"{config.num_games} each, {NUM_FRAMES} frames; players are looked for in the "
+            f"first {NUM_SEEN}",
+            "intervals": "95%, bootstrap over games",
+        }
+        write_report(out, name, summary, sections)

@@ -1,0 +1,124 @@
+"""The same games with one thing changed: what must make no difference, and where the limits are.
+
+Shapes: B games, T frames, M transitions, S = 2 players, K codes, A = 3 actions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from genie_env.envs.duel import BACK, FORTH, STAY, draw_styles
+from genie_env.world_model.two_player import NUM_PLAYERS, TwoPlayerModel
+from training.data.duels import DuelConfig, Truth, play_duels
+from training.evaluation.sections import Row, Section, bootstrap
+from training.evaluation.two_player.sections import found_players
+from training.evaluation.two_player.watch import (
+    NUM_FRAMES,
+    Watched,
+    information,
+    mean_information,
+    watch_games,
+)
+from training.metrics import mutual_information
+
+DRIFT = 1.5
+"""Pixels a step: of what is no player and moves."""
+OPPOSITE = (STAY, FORTH, BACK)
+"""Of `STAY`, `BACK` and `FORTH`."""
+
+
+def play_changed(count: int, seed: int, **styles: Any) -> tuple[np.ndarray, Truth]:
+    """Games whose styles are drawn as ever but for these, the same for all games."""
+    rng = np.random.default_rng(seed)
+    drawn = draw_styles(rng, count)
+    changed = {
+        name: np.full_like(getattr(drawn, name), value) for name, value in styles.items()
+    }  # fmt: skip
+    return play_duels(replace(drawn, **changed), NUM_FRAMES, DuelConfig(""), rng)
+
+
+def variations_section(
+    model: TwoPlayerModel, meaning_SK: np.ndarray, count: int, seed: int
+) -> Section:
+    """What must make no difference. meaning: of each code of each player."""
+    rows = []
+    kinds: dict[str, dict[str, Any]] = {
+        "paddles that stop at once": {"inertia": 0},
+        "paddles that slide": {"inertia": 0.4},
+        "no ball": {"num_balls": 0},
+        "three balls": {"num_balls": 3},
+    }
+    for name, styles in kinds.items():
+        rows += _rows(name, watch_games(model, *play_changed(count, seed, **styles), what=name))
+    return Section(
+        "Variations",
+        f"{count} games of each kind",
+        [*rows, _distractor_row(model, count, seed), _turned_row(model, meaning_SK, count, seed)],
+    )
+
+
+def limits_section(model: TwoPlayerModel, count: int, seed: int) -> Section:
+    """What is known not to work."""
+    rows = []
+    kinds: dict[str, dict[str, Any]] = {
+        "something wanders by chance": {"wanders": True, "drift": DRIFT},
+        "players go to and fro, too": {"roams": True},
+    }
+    for name, styles in kinds.items():
+        rows += _rows(name, watch_games(model, *play_changed(count, seed, **styles), what=name))
+    return Section(
+        "Known limits",
+        f"{count} games of each kind: what wanders by chance cannot be told from a player by video "
+        "alone; three codes cannot say which of nine ways a player went",
+        rows,
+    )
+
+
+def _rows(name: str, watched: Watched) -> list[Row]:
+    own = information(watched, watched.actions_BMS, watched.effective_BMS)
+    return [
+        Row(f"{name}: both players found", bootstrap(found_players(watched))),
+        Row(f"{name}: NMI of a code and its player's action", bootstrap(own, mean_information)),
+    ]
+
+
+def _distractor_row(model: TwoPlayerModel, count: int, seed: int) -> Row:
+    """Paired: the same games without and with something that moves as can be foretold."""
+    without, beside = (
+        watch_games(model, *play_changed(count, seed, drift=drift), what="distractor")
+        for drift in (0.0, DRIFT)
+    )
+    both = np.intersect1d(without.kept_B, beside.kept_B)
+    counts = np.stack(
+        [
+            information(w, w.actions_BMS, w.effective_BMS)[np.searchsorted(w.kept_B, both)]
+            for w in (without, beside)
+        ],
+        1,
+    )
+
+    def lost(rows_B2SKA: np.ndarray) -> float:
+        bits = [
+            np.mean([mutual_information(count_KA) for count_KA in counts_SKA])
+            for counts_SKA in rows_B2SKA.sum(0)
+        ]
+        return float(bits[0] - bits[1])
+
+    return Row("information that something foretellable costs", bootstrap(counts, lost), "bit")
+
+
+def _turned_row(model: TwoPlayerModel, meaning_SK: np.ndarray, count: int, seed: int) -> Row:
+    """Upside down the first player is the second, and up is down."""
+    frames, truth = play_changed(count, seed)
+    upright = watch_games(model, frames, truth, "turned")
+    turned = watch_games(model, np.ascontiguousarray(frames[:, :, ::-1, ::-1]), truth, "turned")
+    both = np.intersect1d(upright.kept_B, turned.kept_B)
+    did, did_turned = (
+        meaning_SK[range(NUM_PLAYERS), w.codes_BMS[np.searchsorted(w.kept_B, both)]]
+        for w in (upright, turned)
+    )
+    same = did == np.take(OPPOSITE, did_turned[..., ::-1])
+    return Row("turned upside down: what each player is seen to do", bootstrap(same.mean((1, 2))))
