@@ -185,7 +185,7 @@ INTERVENTIONS: dict[str, tuple[tuple[int, int], ...]] = {
 """What the first and the second player do."""
 HELD = 4
 """Steps for which they do it."""
-MOVED = 1.0
+MOVED = 2.0
 """Pixels: less is no move."""
 
 

@@ -95,10 +95,12 @@ def codes_section(
         # Where the paddle is, in eighths of the picture each way.
         place = (np.clip(middle[..., s, :], 0, duel.SIZE - 1) // (duel.SIZE / 8)).astype(int)
         cell = place[..., 0] * 8 + place[..., 1]
-        best = np.zeros((64, 3), int)
+        best = np.zeros((64, watched.num_codes), int)
         for c in np.unique(cell):
             here = ok & (cell == c)
-            best[c] = joint(watched.codes_BMS[..., s][here], actions[..., s][here]).argmax(1)
+            best[c] = joint(
+                watched.codes_BMS[..., s][here], actions[..., s][here], watched.num_codes
+            ).argmax(1)
         by_place += np.stack(
             (((best[cell, watched.codes_BMS[..., s]] == actions[..., s]) & ok).sum(1), ok.sum(1)), 1
         )
@@ -112,7 +114,7 @@ def codes_section(
         )
     )
     total = own.sum(0)
-    names = [f"code {k}" for k in range(3)]
+    names = [f"code {k}" for k in range(watched.num_codes)]
     figures = [
         Figure(
             f"codes-of-player-{s}",

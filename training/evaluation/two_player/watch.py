@@ -33,6 +33,8 @@ class Watched:
     places_BMS2: np.ndarray
     kept_B: np.ndarray
     """int64: which of the games that were played these are."""
+    num_codes: int
+    """K."""
     num_played: int
     """Those in which it did not see both among them."""
 
@@ -105,20 +107,25 @@ def watch_games(
         ordered(truth.actions), ordered(truth.players), truth.balls[kept], ordered(truth.score)
     )
     return Watched(
-        frames_BTHWC[kept], told, np.stack(codes), np.stack(places), np.array(kept), count
+        frames_BTHWC[kept],
+        told,
+        np.stack(codes),
+        np.stack(places),
+        np.array(kept),
+        model.config.num_codes,
+        count,
     )
 
 
 def learn_actions(watched: Watched) -> np.ndarray:
     """What each code of each player most often meant in some labelled transitions: (S, K)."""
-    num_codes = int(watched.codes_BMS.max()) + 1
     effective = watched.effective_BMS
     meaning = []
     for s in range(NUM_PLAYERS):
         ok = effective[..., s]
         codes, actions = watched.codes_BMS[..., s][ok], watched.actions_BMS[..., s][ok]
         some = np.random.default_rng(0).permutation(len(codes))[:LABELS]
-        count_KA = joint(codes[some], actions[some], num_codes)
+        count_KA = joint(codes[some], actions[some], watched.num_codes)
         meaning.append(count_KA.argmax(1))
     return np.stack(meaning)
 
@@ -133,10 +140,11 @@ def joint(
 
 def information(watched: Watched, others_BMS: np.ndarray, known_BMS: np.ndarray) -> np.ndarray:
     """Joint counts of each player's code and something, fp64 (B, S, K, 3): rows for `bootstrap`."""
-    rows = np.zeros((len(others_BMS), NUM_PLAYERS, 3, 3))
+    num_codes = watched.num_codes
+    rows = np.zeros((len(others_BMS), NUM_PLAYERS, num_codes, 3))
     for b, s in np.ndindex(rows.shape[:2]):
         known = known_BMS[b, :, s]
-        rows[b, s] = joint(watched.codes_BMS[b, known, s], others_BMS[b, known, s])
+        rows[b, s] = joint(watched.codes_BMS[b, known, s], others_BMS[b, known, s], num_codes)
     return rows
 
 
