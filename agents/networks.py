@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,8 +146,17 @@ class Policy(nn.Module):
         size = self.frame_size
         if obs_BHWC.ndim != 4 or obs_BHWC.shape[1:] != (size, size, 3):
             raise ValueError(f"frames {obs_BHWC.shape}; accepted: (B, {size}, {size}, 3) uint8")
-        past = (past or Past.of(obs_BHWC, self.config.num_frames)).seen(obs_BHWC, fresh_B)
-        return self.at(past.frames_BTHWC, past.actions_BT), past
+        before = past or Past.of(obs_BHWC, self.config.num_frames)
+        now = before.seen(obs_BHWC, fresh_B)
+        if before.logits_BA is None:
+            logits_BA = self.at(now.frames_BTHWC, now.actions_BT)
+        else:
+            logits_BA = before.logits_BA.copy()
+            # Who stands still, as bad policies do for long, sees nothing new.
+            new = now.differs(before)
+            if len(new):
+                logits_BA[new] = self.at(now.frames_BTHWC[new], now.actions_BT[new])
+        return logits_BA, replace(now, logits_BA=logits_BA)
 
     @torch.no_grad()
     def at(self, frames_BTHWC: np.ndarray, actions_BT: np.ndarray) -> np.ndarray:
@@ -191,6 +200,8 @@ class Past:
     """uint8: the last frames; at the start of an episode the first one, repeated."""
     actions_BT: np.ndarray
     """int64: what was done at each."""
+    logits_BA: np.ndarray | None = None
+    """fp32: what the policy said last."""
 
     @classmethod
     def of(cls, obs_BHWC: np.ndarray, num_frames: int) -> Past:
@@ -208,15 +219,24 @@ class Past:
             actions[fresh_B] = NOT_KNOWN
         return Past(frames, actions)
 
+    def differs(self, before: Past) -> np.ndarray:
+        """The worlds that do not look as they did a step ago, int64 (N,)."""
+        axes = tuple(range(1, self.frames_BTHWC.ndim))
+        frames = (self.frames_BTHWC != before.frames_BTHWC).any(axes)
+        # What is done at the last frame is not known yet.
+        actions = (self.actions_BT[:, :-1] != before.actions_BT[:, :-1]).any(1)
+        return np.flatnonzero(frames | actions)
+
     def of_worlds(self, rows: np.ndarray) -> Past:
         """Of those worlds alone."""
-        return Past(self.frames_BTHWC[rows], self.actions_BT[rows])
+        logits = None if self.logits_BA is None else self.logits_BA[rows]
+        return Past(self.frames_BTHWC[rows], self.actions_BT[rows], logits)
 
     def acted(self, actions_B: np.ndarray) -> Past:
         """With what was done at the present frame."""
         actions = self.actions_BT.copy()
         actions[:, -1] = actions_B
-        return Past(self.frames_BTHWC, actions)
+        return Past(self.frames_BTHWC, actions, self.logits_BA)
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from stable_baselines3 import PPO
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,6 +58,19 @@ def test_duel(tmp_path):
     assert "player_1 begins at" in printed and "9 pairs of codes" in printed
     with Image.open(tmp_path / "duel.png") as picture:
         assert picture.size == (3 * 128, 9 * 128)
+
+
+def test_self_play(tmp_path):
+    printed = run("examples/self_play.py", "--steps", 64, "--batch", 16, "--worlds", 2,
+                  "--cycles", 4, "--episodes", 1, "--out", tmp_path / "agent.zip")  # fmt: skip
+    rows = [line for line in printed.splitlines() if line.endswith("pixels from level")]
+    assert [row.split(":")[0] for row in rows] == [
+        "both by chance",
+        "player_0 learned to be level",
+        "player_1 learned to get away",
+        "both learned",
+    ]
+    assert PPO.load(tmp_path / "agent.zip").observation_space.shape == (16 * 16 * 3 + 2,)
 
 
 def test_speed(tiny_folder):

@@ -296,6 +296,37 @@ def test_st_vivit_knows_what_was_done_before_not_what_is_done_now():
     assert torch.equal(policy(frames, last)[0, 1], logits[0, 1])
 
 
+@pytest.mark.parametrize("kind", ["impala", "st-vivit"])
+def test_what_did_not_change_is_not_looked_at_again(kind, monkeypatch):
+    torch.manual_seed(0)
+    policy = Policy(NetworkConfig(kind), 4)
+    if kind == "st-vivit":
+        torch.nn.init.normal_(policy.network.transformer.blocks[1].temporal.out.weight, std=0.1)
+    rng = np.random.default_rng(0)
+    obs, past, looked = rng.integers(0, 255, (3, 64, 64, 3), dtype=np.uint8), None, []
+    plain = Policy.at
+
+    def at(self, frames, actions):
+        looked.append(len(frames))
+        return plain(self, frames, actions)
+
+    monkeypatch.setattr(Policy, "at", at)
+    for step in range(12):
+        if step in (6, 7):
+            obs = obs.copy()
+            obs[0] = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        # The third begins an episode; all do the same at every step but the second.
+        logits, past = policy.logits(obs, past, np.array([False, False, step == 9]))
+        expected = plain(policy, past.frames_BTHWC, past.actions_BT)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        past = past.acted(np.array([1, step % 2, 2]))
+    assert looked[0] == 3
+    if kind == "impala":
+        assert looked[1:] == [1, 1]  # at the sixth and seventh step
+    else:
+        assert sum(looked) < 12 * 3
+
+
 def test_the_past_of_worlds_that_begin_anew_is_forgotten():
     frames = np.arange(4)[:, None, None, None, None] * np.ones((1, 2, 2, 2, 3))
     past = Past.of(frames[0].astype(np.uint8), 3).acted(np.array([5, 6]))
