@@ -222,7 +222,6 @@ class Lesson:
     def relabelled(self, some: LabelledSet, run: Path) -> Policy:
         """The labels teach what latent actions mean, these label the videos, which are then cloned
         (the way of LAPO+). The policy presses buttons."""
-        num_codes = self.model.config.num_actions
         x = self._shown_at(some.places)
         button_X = plain_button_index(some.actions_X)
         weight, bias = fit_linear(x, button_X, NUM_BUTTONS, DECODER_DECAY)
@@ -230,14 +229,16 @@ class Lesson:
         # that are wrong here and there, not those that are always wrong.
         share_A = np.bincount(button_X, minlength=NUM_BUTTONS) / len(button_X)
         bias -= np.log(share_A + 0.01) / 2
+        seen = self._shown
+        if self.labelled is not self.footage:
+            num_codes = self.model.config.num_actions
+            seen = [_shown_in(footage.labels, num_codes) for footage in self.footage]
         done = [
             [
                 np.where(codes_N == NOT_KNOWN, NOT_KNOWN, (x_NF @ weight + bias).argmax(-1))
-                for codes_N, x_NF in zip(
-                    footage.labels.codes, _shown_in(footage.labels, num_codes), strict=True
-                )
+                for codes_N, x_NF in zip(footage.labels.codes, shown_F, strict=True)
             ]
-            for footage in self.footage
+            for footage, shown_F in zip(self.footage, seen, strict=True)
         ]
         return clone(self.config.clone, NUM_BUTTONS, self.clips(done), run)
 

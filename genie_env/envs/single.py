@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from genie_env.envs.settings import DreamSettings
-from genie_env.envs.window import FrameWindow
+from genie_env.envs.window import RENDER_MODES, FrameWindow
 from genie_env.world_model import WorldModel
 from genie_env.world_model.sampling import SamplingConfig
 
@@ -83,7 +83,7 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
 
     # A constant 15, the real game's own rate, whatever the model's frame_skip: playable.
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["rgb_array", "human"],
+        "render_modes": RENDER_MODES,
         "render_fps": 15,
     }
 
@@ -97,14 +97,7 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
         maskgit_steps: int | None = None,
         device: str | None = None,
     ) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(
-                f"unknown render_mode {render_mode!r}; accepted: None, "
-                f"{', '.join(map(repr, self.metadata['render_modes']))}"
-            )
-        self._window = FrameWindow("GenieEnv", self.metadata["render_fps"])
-        if render_mode == "human":
-            self._window.check()
+        self._window = FrameWindow("GenieEnv", self.metadata["render_fps"], render_mode)
         self._settings = DreamSettings(prompt, model, reward, temperature, maskgit_steps, device)
         self.model = self._settings.model
         self.render_mode = render_mode
@@ -169,17 +162,7 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
 
     def render(self) -> np.ndarray | None:
         """The newest frame, uint8 (H, W, 3); in human mode shows it and returns None."""
-        if self.render_mode is None:
-            gym.logger.warn(
-                "render() without a render_mode: give gym.make(..., render_mode='rgb_array')"
-            )
-            return None
-        if self._frame_HWC is None:
-            raise ResetNeeded("render() before reset(): there is no world to show yet")
-        if self.render_mode == "human":
-            self._window.show(self._frame_HWC)
-            return None
-        return self._frame_HWC.copy()
+        return self._window.render(self._frame_HWC)
 
     def close(self) -> None:
         """Closes the window and drops the world. May be called again."""
@@ -258,8 +241,7 @@ class GenieEnv(gym.Env[np.ndarray, np.int64]):
             "step_ms": WallClock((time.perf_counter() - started) * 1000),
             "token_entropy": float(self._world.entropy_B[0]),
         }
-        if self.render_mode == "human":
-            self._window.show(self._frame_HWC)
+        self._window.follow(self._frame_HWC)
         return info
 
     def _check_action(self, action: Any) -> int:

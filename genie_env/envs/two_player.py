@@ -17,7 +17,7 @@ from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
 from genie_env.envs.prompts import check_prompt, describe_prompt, draw_prompt, load_prompt
-from genie_env.envs.window import FrameWindow
+from genie_env.envs.window import RENDER_MODES, FrameWindow
 from genie_env.world_model.two_player import NUM_PLAYERS, TwoPlayerModel
 
 AGENTS = [f"player_{number}" for number in range(NUM_PLAYERS)]
@@ -58,7 +58,7 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
 
     metadata: ClassVar[dict[str, Any]] = {
         "name": "genie_duel_v0",
-        "render_modes": ["rgb_array", "human"],
+        "render_modes": RENDER_MODES,
         "render_fps": 15,
         "is_parallelizable": True,
     }
@@ -73,11 +73,6 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
         render_mode: str | None = None,
         device: str | None = None,
     ) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(
-                f"unknown render_mode {render_mode!r}; accepted: None, "
-                f"{', '.join(map(repr, self.metadata['render_modes']))}"
-            )
         if view not in VIEWS:
             raise ValueError(f"unknown view {view!r}; accepted: {', '.join(VIEWS)}")
         if reward is not None and not callable(reward):
@@ -87,9 +82,7 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
             )
         if max_cycles is not None and max_cycles < 1:
             raise ValueError(f"max_cycles={max_cycles}; accepted: at least 1, or None")
-        self._window = FrameWindow("Genie: two players", self.metadata["render_fps"])
-        if render_mode == "human":
-            self._window.check()
+        self._window = FrameWindow("Genie: two players", self.metadata["render_fps"], render_mode)
         self.model = (
             model
             if isinstance(model, TwoPlayerModel)
@@ -198,15 +191,7 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
 
     def render(self) -> np.ndarray | None:
         """The newest frame, uint8 (H, W, 3); in human mode shows it and returns None."""
-        if self.render_mode is None:
-            gym.logger.warn("render() without a render_mode: give render_mode='rgb_array'")
-            return None
-        if self._frame_HWC is None:
-            raise ResetNeeded("render() before reset(): there is no game to show yet")
-        if self.render_mode == "human":
-            self._window.show(self._frame_HWC)
-            return None
-        return self._frame_HWC.copy()
+        return self._window.render(self._frame_HWC)
 
     def get_state(self) -> Any:
         """The episode as it is now, for `set_state`. ResetNeeded before the first reset."""
@@ -227,8 +212,7 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
 
     def _observe(self) -> dict[str, np.ndarray]:
         self._frame_HWC = self.model.render(self._game)[0]
-        if self.render_mode == "human":
-            self._window.show(self._frame_HWC)
+        self._window.follow(self._frame_HWC)
         views = {agent: self._frame_HWC.copy() for agent in AGENTS}
         if self.view == "own":
             mask_SHW = self.model.seen_masks(self._game)[0]
