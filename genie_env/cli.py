@@ -179,7 +179,7 @@ def evaluate(
 
 
 def evaluate_two_player(
-    model: str = "duel",
+    model: tuple[str, ...] = ("duel",),
     games: tuple[Literal["duel", "cooperative_pong", "atari_pong"], ...] = (
         "duel",
         "cooperative_pong",
@@ -188,26 +188,33 @@ def evaluate_two_player(
     num_games: int = 200,
     num_driven: int = 40,
     num_varied: int = 40,
-    out: Path | None = None,
+    out: Path = Path("runs/eval"),
 ) -> None:
-    """Measure whether both latent actions of a two-player model control the two players.
+    """Measure whether both latent actions of two-player models control the two players.
 
     Args:
-        model: Name of a shipped checkpoint, a folder, or a hub id.
+        model: Names of shipped checkpoints, folders, or hub ids: several seeds of one recipe, say.
         games: `duel`: our own, of styles never trained on.
         num_games: Games of each.
         num_driven: Games that are also driven, in the model and in the real game.
         num_varied: Games of our own of each kind of variation: no ball, distractors ...
-        out: Folder for report.html, report.json, report.md and pictures (default
-            runs/eval/MODEL).
+        out: For report.html, report.json, report.md and pictures in a folder for each model; what
+            they reach of what they should is in two-players.md.
     """
+    from training.evaluation.two_player.bars import bars_table
     from training.evaluation.two_player.evaluate import TwoPlayerEvaluation
     from training.evaluation.two_player.evaluate import evaluate_two_player as measure
 
-    out = out or Path("runs/eval") / Path(model).name
-    measure(model, TwoPlayerEvaluation(games, num_games, num_driven, num_varied), out)
-    print((out / "report.md").read_text())
-    print(f"the whole report: {out / 'report.html'}")
+    config = TwoPlayerEvaluation(games, num_games, num_driven, num_varied)
+    found = {}
+    for name in model:
+        path = Path(name)
+        folder = out / (path.parent.name if path.name == "model" else path.name)
+        found[folder.name] = measure(name, config, folder)
+        print(f"the whole report: {folder / 'report.html'}")
+        # What is known is written, should the rest be cut off.
+        (out / "two-players.md").write_text(bars_table(found))
+    print(bars_table(found))
 
 
 def dream(

@@ -8,6 +8,8 @@ import pytest
 
 from genie_env import cli
 from genie_env.world_model.two_player import TwoPlayerModel
+from training.evaluation.sections import Row, Section, bootstrap
+from training.evaluation.two_player.bars import OWN, Bar, bars_table
 from training.evaluation.two_player.driven import RealGames, interventions_section
 from training.evaluation.two_player.evaluate import HELD_OUT, TRAINED_ON
 from training.evaluation.two_player.sections import codes_section
@@ -97,7 +99,7 @@ def test_the_command_writes_a_report(tmp_path, capsys):
     arguments = ["--games", "duel", "--num-games", "4", "--num-driven", "2",
                  "--num-varied", "3", "--out", str(tmp_path)]  # fmt: skip
     cli.main(["eval-two-player", *arguments])
-    found = json.loads((tmp_path / "report.json").read_text())
+    found = json.loads((tmp_path / "duel" / "report.json").read_text())
     titles = [section["title"] for section in found["sections"]]
     assert titles == [
         "duel: Where the players are",
@@ -111,7 +113,28 @@ def test_the_command_writes_a_report(tmp_path, capsys):
     ]
     left = {row["name"]: row["value"] for row in found["sections"][3]["rows"]}
     assert left["both codes"] < left["nobody's code"] < left["both shuffled"]
-    assert "the whole report" in capsys.readouterr().out
+    table = (tmp_path / "two-players.md").read_text()
+    assert table in capsys.readouterr().out
+    assert "| duel | both within 4 px, each on its side | >= 0.95 |" in table
+
+
+def test_bars_are_met_or_not():
+    def sections(value, ceiling):
+        beside = {"true displacement": ceiling}
+        return [Section("codes", "", [Row(OWN, bootstrap(np.full(4, value)), beside=beside)])]
+
+    found = {
+        "good": {"duel": sections(0.9, 1.0), "atari_pong": sections(0.5, 0.6)},
+        "poor": {"duel": sections(0.8, 1.0), "atari_pong": sections(0.5, 0.7)},
+        "blind": {"duel": []},
+    }
+    rows = [line.split(" | ") for line in bars_table(found).splitlines()[2:]]
+    assert rows == [
+        ["| duel", OWN, ">= 0.85", "0.900", "0.800 (not)", "-", "1 of 3 |"],
+        ["| atari_pong", OWN, ">= 0.8 of the ceiling", "0.500", "0.500 (not)", "-", "1 of 3 |"],
+    ]
+    assert Bar(2, at_most=True).met(Row("", bootstrap(np.full(4, 2.0))))
+    assert not Bar(2, at_most=True).met(Row("", bootstrap(np.full(4, 2.1))))
 
 
 def test_training_ends_with_a_model_and_goes_on_only_as_it_began(tmp_path, monkeypatch):

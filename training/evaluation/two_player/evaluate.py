@@ -9,8 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from genie_env.world_model.two_player import TwoPlayerModel
 from training.evaluation.report import write_report
+from training.evaluation.sections import Row, Section, bootstrap
+from training.evaluation.two_player.bars import FOUND
 from training.evaluation.two_player.driven import driven_section, interventions_section
 from training.evaluation.two_player.sections import (
     change_section,
@@ -44,32 +48,55 @@ class TwoPlayerEvaluation:
     """Games of our own of each kind of variation."""
 
 
-def evaluate_two_player(name: str, config: TwoPlayerEvaluation, out: Path) -> None:
-    """Every test on every game, written to `out`. Raises as `TwoPlayerModel.from_pretrained`;
-    ImportError without a real game that is named."""
+def evaluate_two_player(
+    name: str, config: TwoPlayerEvaluation, out: Path
+) -> dict[str, list[Section]]:
+    """Every test on every game, written to `out`; the sections of each game. Raises as
+    `TwoPlayerModel.from_pretrained`; ImportError without a real game that is named."""
     model = TwoPlayerModel.from_pretrained(name)
     meaning_SK = learn_actions(watch(model, "duel", 20 + config.num_games // 10, TRAINED_ON))
-    sections = []
+    found = {}
     for game in config.games:
-        watched = watch(model, game, config.num_games, HELD_OUT)
-        found = [
-            places_section(watched),
-            codes_section(watched, meaning_SK, halves_codes(model, watched)),
-            change_section(model, watched),
-            ladder_section(name, watched),
-            driven_section(model, game, meaning_SK, config.num_driven, HELD_OUT + 1),
-        ]
-        if game == "duel":
-            found += [
-                interventions_section(model, meaning_SK, config.num_driven, HELD_OUT + 2),
-                variations_section(model, meaning_SK, config.num_varied, HELD_OUT + 3),
-                limits_section(model, config.num_varied, HELD_OUT + 4),
-            ]
-        sections += [replace(section, title=f"{game}: {section.title}") for section in found]
+        try:
+            found[game] = _measure(name, model, meaning_SK, game, config)
+        except ValueError as nobody:
+            none = bootstrap(np.zeros(config.num_games))
+            found[game] = [Section("Where the players are", str(nobody), [Row(FOUND, none)])]
         # What is known is written, should the rest be cut off.
         summary = {
             "games": f"{config.num_games} each, {NUM_FRAMES} frames; players are looked for in the "
             f"first {NUM_SEEN}",
             "intervals": "95%, bootstrap over games",
         }
+        sections = [
+            replace(section, title=f"{game}: {section.title}")
+            for game, sections in found.items()
+            for section in sections
+        ]
         write_report(out, name, summary, sections)
+    return found
+
+
+def _measure(
+    name: str,
+    model: TwoPlayerModel,
+    meaning_SK: np.ndarray,
+    game: str,
+    config: TwoPlayerEvaluation,
+) -> list[Section]:
+    """ValueError where it sees both players in no game."""
+    watched = watch(model, game, config.num_games, HELD_OUT)
+    sections = [
+        places_section(watched),
+        codes_section(watched, meaning_SK, halves_codes(model, watched)),
+        change_section(model, watched),
+        ladder_section(name, watched),
+        driven_section(model, game, meaning_SK, config.num_driven, HELD_OUT + 1),
+    ]
+    if game == "duel":
+        sections += [
+            interventions_section(model, meaning_SK, config.num_driven, HELD_OUT + 2),
+            variations_section(model, meaning_SK, config.num_varied, HELD_OUT + 3),
+            limits_section(model, config.num_varied, HELD_OUT + 4),
+        ]
+    return sections
