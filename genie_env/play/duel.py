@@ -75,7 +75,7 @@ class DuelGame:
         self.env = env
         self._folder, self._kind, self._clock = folder, film, clock
         self.pressed: list[str] = []
-        self._tapped: set[str] = set()
+        self._tapped: list[str] = []
         self.paused, self.running, self.message = False, True, ""
         self.film: list[np.ndarray] | None = None
         """Frames recorded so far."""
@@ -97,7 +97,7 @@ class DuelGame:
         if key not in self.pressed:
             self.pressed.append(key)
         if any(key in keys for keys in ACTING.values()):
-            self._tapped.add(key)
+            self._tapped.append(key)
         elif key in COMMANDS and key != "backspace":
             getattr(self, "_" + COMMANDS[key][0])()
 
@@ -148,7 +148,7 @@ class DuelGame:
     def _codes(self) -> dict[str, int]:
         # A tap between two steps counts for the next; of several keys the last.
         held = [*(key for key in self.pressed if key not in self._tapped), *self._tapped]
-        self._tapped = set()
+        self._tapped = []
         codes = dict.fromkeys(AGENTS, 0)
         for key in held:
             for agent, keys in ACTING.items():
