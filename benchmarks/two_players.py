@@ -19,7 +19,7 @@ import tyro
 
 from training.data.duels import DuelConfig, record_duels
 from training.evaluation.two_player.sections import codes_section, found_players
-from training.evaluation.two_player.watch import Watched, learn_actions, watch
+from training.evaluation.two_player.watch import Watched, learn_actions, middles, watch
 from training.loop import LoopConfig
 from training.penalized import PenalizedConfig, train_penalized
 from training.presets import changed
@@ -108,8 +108,8 @@ def taken_for_players(watched: Watched) -> dict[str, float]:
     """What lies where the model has players: shares of players and moments."""
 
     def near(boxes_BMN4: np.ndarray) -> np.ndarray:
-        middle = (boxes_BMN4[..., :2] + boxes_BMN4[..., 2:]) / 2 - 0.5
-        off = np.linalg.norm(watched.places_BMS2[:, :, :, None] - middle[:, :, None], axis=-1)
+        off_BMSN2 = watched.places_BMS2[:, :, :, None] - middles(boxes_BMN4)[:, :, None]
+        off = np.linalg.norm(off_BMSN2, axis=-1)
         return (np.nan_to_num(off, nan=np.inf) < NEAR).any(-1)
 
     paddle = near(watched.truth.players[:, watched.now])

@@ -14,7 +14,7 @@ from genie_env.world_model.two_player import NUM_PLAYERS, DuelState, TwoPlayerMo
 from training.data.duels import DuelConfig, Players
 from training.data.real_duels import MAX_BURN_IN, REAL_GAMES, Moment, RealGame, scaled
 from training.evaluation.sections import Figure, Row, Section, bootstrap, strips_png
-from training.evaluation.two_player.watch import NUM_SEEN, along_of, in_order
+from training.evaluation.two_player.watch import NUM_SEEN, along_of, in_order, middles
 
 DRIVEN = 20
 """Steps."""
@@ -130,11 +130,6 @@ class Dream:
     def along(self, places_BS2: np.ndarray) -> np.ndarray:
         """The one of both coordinates on which paddles move, (len(seen), S)."""
         return np.take_along_axis(places_BS2, self._along_B[:, None, None], 2)[..., 0]
-
-
-def middles(boxes_BS4: np.ndarray) -> np.ndarray:
-    """Of boxes, in pixels counted from the middle of the first: (B, S, 2)."""
-    return (boxes_BS4[..., :2] + boxes_BS4[..., 2:]) / 2 - 0.5
 
 
 def driven_section(

@@ -26,6 +26,7 @@ from training.evaluation.two_player.watch import (
     information,
     joint,
     mean_information,
+    middles,
 )
 
 CLOSE = 4.0
@@ -138,8 +139,7 @@ def codes_section(
 
 def off_players(watched: Watched) -> np.ndarray:
     """How far from each player the model has it, the median of each game, pixels (B, S)."""
-    boxes = watched.truth.players[:, watched.now]
-    off = watched.places_BMS2 - ((boxes[..., :2] + boxes[..., 2:]) / 2 - 0.5)
+    off = watched.places_BMS2 - middles(watched.truth.players[:, watched.now])
     return np.median(np.linalg.norm(off, axis=-1), 1)
 
 

@@ -17,7 +17,6 @@ from training.evaluation.sections import Row, Section, bootstrap
 from training.evaluation.two_player.sections import found_players
 from training.evaluation.two_player.watch import (
     NUM_FRAMES,
-    Watched,
     information,
     mean_information,
     watch_games,
@@ -44,15 +43,13 @@ def variations_section(
     model: TwoPlayerModel, meaning_SK: np.ndarray, count: int, seed: int
 ) -> Section:
     """What must make no difference. meaning: of each code of each player."""
-    rows = []
     kinds: dict[str, dict[str, Any]] = {
         "paddles that stop at once": {"inertia": 0},
         "paddles that slide": {"inertia": 0.4},
         "no ball": {"num_balls": 0},
         "three balls": {"num_balls": 3},
     }
-    for name, styles in kinds.items():
-        rows += _rows(name, watch_games(model, *play_changed(count, seed, **styles), what=name))
+    rows = _rows(model, kinds, count, seed)
     return Section(
         "Variations",
         f"{count} games of each kind",
@@ -62,13 +59,11 @@ def variations_section(
 
 def limits_section(model: TwoPlayerModel, count: int, seed: int) -> Section:
     """What is known not to work."""
-    rows = []
     kinds: dict[str, dict[str, Any]] = {
         "something wanders by chance": {"wanders": True, "drift": DRIFT},
         "players go to and fro, too": {"roams": True},
     }
-    for name, styles in kinds.items():
-        rows += _rows(name, watch_games(model, *play_changed(count, seed, **styles), what=name))
+    rows = _rows(model, kinds, count, seed)
     return Section(
         "Known limits",
         f"{count} games of each kind: what wanders by chance cannot be told from a player by video "
@@ -77,12 +72,19 @@ def limits_section(model: TwoPlayerModel, count: int, seed: int) -> Section:
     )
 
 
-def _rows(name: str, watched: Watched) -> list[Row]:
-    own = information(watched, watched.actions_BMS, watched.effective_BMS)
-    return [
-        Row(f"{name}: both players found", bootstrap(found_players(watched))),
-        Row(f"{name}: NMI of a code and its player's action", bootstrap(own, mean_information)),
-    ]
+def _rows(
+    model: TwoPlayerModel, kinds: dict[str, dict[str, Any]], count: int, seed: int
+) -> list[Row]:
+    """Of each kind of game, by the styles that it changes."""
+    rows = []
+    for name, styles in kinds.items():
+        watched = watch_games(model, *play_changed(count, seed, **styles), what=name)
+        own = information(watched, watched.actions_BMS, watched.effective_BMS)
+        rows += [
+            Row(f"{name}: both players found", bootstrap(found_players(watched))),
+            Row(f"{name}: NMI of a code and its player's action", bootstrap(own, mean_information)),
+        ]
+    return rows
 
 
 def _distractor_row(model: TwoPlayerModel, count: int, seed: int) -> Row:

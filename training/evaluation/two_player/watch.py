@@ -60,6 +60,11 @@ class Watched:
         return (self.actions_BMS == duel.STAY) | (np.abs(self.moved_BMS) > 0.05)
 
 
+def middles(boxes: np.ndarray) -> np.ndarray:
+    """Of boxes (..., 4), in pixels counted from the middle of the first: (..., 2)."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2 - 0.5
+
+
 def along_of(boxes_BTS4: np.ndarray) -> np.ndarray:
     """The axis on which paddles move, 0 for x: that of their longer side, (B, 1, 1)."""
     width, height = (boxes_BTS4[:, 0, :, i + 2] - boxes_BTS4[:, 0, :, i] for i in (0, 1))
