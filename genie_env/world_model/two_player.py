@@ -5,8 +5,9 @@ game, does. One network looks at past frames only and says of every pixel
 
 * where it will have come from (after Jia et al., 2016, arXiv 1605.09673): chances of all places
   within reach, those of every move that a player may make among them;
-* how much a code would change that: a code is a table of where things come from under it, which
-  knows neither the place nor the game, and can but choose among the moves that are likely anyway;
+* how much a code would change that, and from which move on: a code is two numbers, how much it pushes
+  one way and how much it holds back, which know neither the place nor the game, and can but choose
+  among the moves that are likely anyway;
 * what share of what is not foretold a code has explained in frames like these.
 
 The last finds the players: a ball can be foretold, or no code tells where it goes. A code acts
@@ -108,6 +109,9 @@ class Foreseen(NamedTuple):
     """fp32 logits: from which place of the newest frame, row by row."""
     by_code_BHW: Tensor
     """fp32 >= 0: how much a code changes that."""
+    unforced_BHW: Tensor
+    """fp32: from how far below and to the right, in pixels, if its player lets it be: a paddle that
+    slides goes on, and a code tells only what is done to it."""
     explained_BHW: Tensor
     """fp32 in 0..1: the share of what is not foretold that a code has explained."""
 
@@ -148,7 +152,7 @@ class Foresight(nn.Module):
         self.afar = nn.Sequential(*(DilatedBlock(2 * width) for _ in range(3)))
         self.up = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Sequential(*(DilatedBlock(width, d) for d in (1, 2, 4, 1, 2)))
-        self.out = nn.Conv2d(width, 4 * (self.num_places + 2), 1)
+        self.out = nn.Conv2d(width, 4 * (self.num_places + 3), 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
@@ -164,26 +168,43 @@ class Foresight(nn.Module):
         afar = self.afar(self.down(F.relu(x)))
         x = x + F.interpolate(self.up(F.relu(afar)), scale_factor=4)
         out = F.pixel_shuffle(self.out(F.relu(self.last(x))).float(), 2)
-        places, code, explained = out.split((self.num_places, 1, 1), 1)
-        return Foreseen(places, F.softplus(code[:, 0]), explained[:, 0].sigmoid())
+        places, *heads = out.split((self.num_places, 1, 1, 1), 1)
+        code, explained, unforced = (head[:, 0] for head in heads)
+        return Foreseen(places, F.softplus(code), unforced, explained.sigmoid())
 
 
 class Transport(nn.Module):
     """The newest frame (B, C, H, W) -> what comes of it, fp32 (B, 1 + K, C, H, W): without a code,
-    and, where a table (K, D) is given, with each of its codes everywhere."""
+    and, where codes (K, 2) are given, with each of them everywhere."""
 
     def __init__(self, reach: int) -> None:
         super().__init__()
         self.reach = reach
+        line = torch.arange(-reach, reach + 1).float()
+        below_D = (line[:, None] + line).flatten()[:, None, None]
+        self.register_buffer("below_D", below_D, persistent=False)
 
     def forward(
-        self, newest_BCHW: Tensor, foreseen: Foreseen, table_KD: Tensor | None = None
+        self, newest_BCHW: Tensor, foreseen: Foreseen, codes_K2: Tensor | None = None
     ) -> Tensor:
         around_BCDHW = self.around(newest_BCHW)
-        frames = [_what_comes(around_BCDHW, foreseen)]
-        for table_D in () if table_KD is None else table_KD.float():
-            frames.append(_what_comes(around_BCDHW, foreseen, table_D[:, None, None]))
+        frames = [_mixed(around_BCDHW, foreseen.came_from_BDHW)]
+        for code in () if codes_K2 is None else codes_K2.float():
+            frames.append(_mixed(around_BCDHW, self._under(foreseen, *code)))
         return torch.stack(frames, 1)
+
+    def with_codes(self, newest_BCHW: Tensor, foreseen: Foreseen, codes_B2HW: Tensor) -> Tensor:
+        """What comes if each pixel has a code, or none (zeros), of its own: fp32 (B, C, H, W)."""
+        push_BHW, hold_BHW = codes_B2HW.float().unbind(1)
+        came_from_BDHW = self._under(foreseen, push_BHW[:, None], hold_BHW[:, None])
+        return _mixed(self.around(newest_BCHW), came_from_BDHW)
+
+    def _under(self, foreseen: Foreseen, push: Tensor, hold: Tensor) -> Tensor:
+        """Logits (B, D, H, W) of where pixels come from under a code."""
+        off_BDHW = self.below_D - foreseen.unforced_BHW[:, None]
+        far_BDHW = off_BDHW.abs()
+        odds_BDHW = (push * off_BDHW - hold * far_BDHW) / (1 + far_BDHW)
+        return foreseen.came_from_BDHW + foreseen.by_code_BHW[:, None] * odds_BDHW
 
     def around(self, newest_BCHW: Tensor) -> Tensor:
         """What lies at the places within reach of each pixel, fp32 (B, C, D, H, W)."""
@@ -245,12 +266,13 @@ class TwoPlayerModel(
         """Starting frames shipped with the weights, uint8 (G, T, H, W, 3); G may be 0."""
         self.foresight = Foresight(config)
         self.transport = Transport(config.reach)
-        self.table_KD = nn.Parameter(_first_table(config))
-        """Log odds that each code gives to each place that a pixel may come from."""
+        self.codes_K2 = nn.Parameter(_first_codes(config.num_codes))
+        """How much each code pushes up or left, and how much it holds: log odds far from the
+        unforced move."""
 
     @property
     def device(self) -> torch.device:
-        return self.table_KD.device
+        return self.codes_K2.device
 
     @torch.no_grad()
     def start(self, frames_BTHWC: np.ndarray | Tensor) -> DuelState:
@@ -410,7 +432,7 @@ class TwoPlayerModel(
     def guesses(self, newest_BCHW: Tensor, foreseen: Foreseen, with_codes: bool = True) -> Tensor:
         """The next frame without a code, and, with codes, with each of them everywhere: fp32
         (B, 1 + K, C, H, W)."""
-        return self.transport(newest_BCHW, foreseen, self.table_KD if with_codes else None)
+        return self.transport(newest_BCHW, foreseen, self.codes_K2 if with_codes else None)
 
     @torch.no_grad()
     def find_players(self, seen: Foreseen) -> Tensor:
@@ -457,9 +479,9 @@ class TwoPlayerModel(
     ) -> Tensor:
         """The next frame, (B, C, H, W): within each player's mask as its code has it, elsewhere as
         it was foretold."""
-        table_BSD = self.table_KD.float()[codes_BS]
-        table_BDHW = torch.einsum("bshw,bsd->bdhw", masks_BSHW.float(), table_BSD)
-        return _what_comes(self.transport.around(newest_BCHW), foreseen, table_BDHW)
+        codes_BS2 = self.codes_K2.float()[codes_BS]
+        codes_B2HW = torch.einsum("bshw,bsc->bchw", masks_BSHW.float(), codes_BS2)
+        return self.transport.with_codes(newest_BCHW, foreseen, codes_B2HW)
 
     def read_codes(self, guesses: Tensor, masks_BSHW: Tensor, next_BCHW: Tensor) -> Tensor:
         """What each player did, int64 (B, S): the code that explains best what came in its mask."""
@@ -467,29 +489,19 @@ class TwoPlayerModel(
         return torch.einsum("bkhw,bshw->bsk", error, masks_BSHW.float()).argmin(-1)
 
 
-def _first_table(config: TwoPlayerConfig) -> Tensor:
-    """Where things come from under each code, before anything is learned.
+def _first_codes(num_codes: int) -> Tensor:
+    """How much each code pushes and holds before anything is learned: fp32 (K, 2).
 
-    The codes stay, go up or left, and go down or right. Another order, or up with right, would do
-    as well; that one is given spares the search, and is all that names a code.
+    The codes hold, push up or left, and push down or right. Another order, or up with right, would
+    do as well; that one is given spares the search, and is all that names a code.
     """
-    line = torch.arange(-config.reach, config.reach + 1).float()
-    down, right = (axis.flatten() for axis in torch.meshgrid(line, line, indexing="ij"))
-    back = ((down + right) / 2).clamp(-1, 1)  # came from below or from the right
-    still = 1 - 2 * (down.abs() + right.abs()).clamp(max=1)
-    codes = [still, back, -back][: config.num_codes]
-    more = config.num_codes - len(codes)
-    return torch.cat((torch.stack(codes), 0.5 * torch.randn(more, len(down))))
+    codes = torch.tensor(((0.0, 3.0), (2.0, 0.0), (-2.0, 0.0)))[:num_codes]
+    return torch.cat((codes, torch.randn(num_codes - len(codes), 2)))
 
 
-def _what_comes(
-    around_BCDHW: Tensor, foreseen: Foreseen, table_DHW: Tensor | None = None
-) -> Tensor:
-    """The next frame, (B, C, H, W). table: log odds (..., D, H, W) that codes give to places."""
-    logits_BDHW = foreseen.came_from_BDHW
-    if table_DHW is not None:
-        logits_BDHW = logits_BDHW + foreseen.by_code_BHW[:, None] * table_DHW
-    return (around_BCDHW * logits_BDHW.softmax(1)[:, None]).sum(2)
+def _mixed(around_BCDHW: Tensor, came_from_BDHW: Tensor) -> Tensor:
+    """The next frame, (B, C, H, W), from logits of where its pixels come from."""
+    return (around_BCDHW * came_from_BDHW.softmax(1)[:, None]).sum(2)
 
 
 def _with_surroundings(frame_BCHW: Tensor, reach: int) -> Tensor:
