@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genie_env.world_model.tokenizer import to_float
-from genie_env.world_model.two_player import OWN, TwoPlayerConfig, TwoPlayerModel, blur
+from genie_env.world_model.two_player import OWN, SURE, TwoPlayerConfig, TwoPlayerModel, blur
 
 FAINT = 1e-3
 """Squared error, of pixels from -1 to 1, below which nothing is worth explaining."""
@@ -85,14 +85,14 @@ class TwoPlayerStage(nn.Module):
 
     @torch.no_grad()
     def _played_on(self, frames_BTCHW: Tensor) -> Tensor:
-        """The last P frames, those after the first P as the model sees them coming, told by the
-        codes that fit best."""
+        """The last P frames, those after the first P as it would dream them by the codes that fit
+        best."""
         past = self.model.config.past_frames
         history = frames_BTCHW[:, :past]
         for target in frames_BTCHW[:, past:].unbind(1):
             foreseen = self.model.foresight(history)
             with torch.autocast(frames_BTCHW.device.type, enabled=False):
-                guesses = self.model.guesses(history[:, -1], foreseen)
+                guesses = self.model.guesses(history[:, -1], foreseen, sure=SURE)
                 error = (guesses[:, 1:] - target[:, None]).square().mean(2)
                 best = blur(error, self.loss.share_near).argmin(1)[:, None, None]
                 told = guesses[:, 1:].take_along_dim(best, 1)[:, 0]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.config import CloningConfig, CloningScoreConfig, PlanConfig
-from agents.latent_bc.clone import DecidedClips, clone, logits_of, trained, true_buttons
+from agents.latent_bc.clone import DecidedClips, clone, fast, logits_of, trained, true_buttons
 from agents.latent_bc.learn import NUM_BUTTONS, Footage, LabelledSet, Lesson
 from agents.latent_bc.mapping import MAP_KINDS, fit_map
 from agents.latent_bc.policy import RealPolicy
@@ -183,6 +183,7 @@ def inverse_dynamics(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
     # What was done at a frame shows in the one after it.
     clips = lesson.labelled_clips(some, network.num_frames, after=1)
     between = clone(config, NUM_BUTTONS, clips, run.with_name("between"), network=network)
+    between = fast(between)
     done = [_done(between, footage) for footage in lesson.footage]
     return clone(lesson.config.clone, NUM_BUTTONS, lesson.clips(done), run)
 
@@ -196,7 +197,7 @@ def _done(between: Policy, footage: Footage) -> list[np.ndarray]:
     clips = DecidedClips(footage.store, after, between.config.num_frames, last_only=True)
     all_codes = np.concatenate(codes)
     found = np.full(len(all_codes), NOT_KNOWN)
-    found[all_codes != NOT_KNOWN] = logits_of(between, clips).argmax(-1)
+    found[all_codes != NOT_KNOWN] = logits_of(between, clips, at_once=32).argmax(-1)
     return np.split(found, np.cumsum([len(codes_N) for codes_N in codes])[:-1])
 
 

@@ -57,6 +57,9 @@ Both players were found in video without labels. `config.json` has its size. Ple
 command, hardware, time, and what `genie eval-two-player` prints.
 """
 """What `save_pretrained` writes as README.md where there is none."""
+SURE = 1.5
+"""How many times as large the log odds of where pixels come from are in a dream: who is never sure
+blurs what goes on blurring."""
 STAYS = 6.0
 """Log odds, before anything is learned, that a pixel stays where it is."""
 SEEN = 0.2
@@ -114,6 +117,8 @@ class Foreseen(NamedTuple):
     slides goes on, and a code tells only what is done to it."""
     explained_BHW: Tensor
     """fp32 in 0..1: the share of what is not foretold that a code has explained."""
+    crisp_BHW: Tensor
+    """fp32 >= 0: how much crisper the newest frame should be."""
 
 
 class Watched(NamedTuple):
@@ -152,13 +157,13 @@ class Foresight(nn.Module):
         self.afar = nn.Sequential(*(DilatedBlock(2 * width) for _ in range(3)))
         self.up = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Sequential(*(DilatedBlock(width, d) for d in (1, 2, 4, 1, 2)))
-        self.out = nn.Conv2d(width, 4 * (self.num_places + 3), 1)
+        self.out = nn.Conv2d(width, 4 * (self.num_places + 4), 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
             at = self.out.bias.view(-1, 4)
             at[self.num_places // 2] = STAYS
-            at[self.num_places + 1] = -3.0
+            at[self.num_places + 1] = at[self.num_places + 3] = -3.0
 
     def forward(self, history_BPCHW: Tensor) -> Foreseen:
         change = 2 * (history_BPCHW[:, 1:] - history_BPCHW[:, :-1])
@@ -168,9 +173,11 @@ class Foresight(nn.Module):
         afar = self.afar(self.down(F.relu(x)))
         x = x + F.interpolate(self.up(F.relu(afar)), scale_factor=4)
         out = F.pixel_shuffle(self.out(F.relu(self.last(x))).float(), 2)
-        places, *heads = out.split((self.num_places, 1, 1, 1), 1)
-        code, explained, unforced = (head[:, 0] for head in heads)
-        return Foreseen(places, F.softplus(code), unforced, explained.sigmoid())
+        places, *heads = out.split((self.num_places, 1, 1, 1, 1), 1)
+        code, explained, unforced, crisp = (head[:, 0] for head in heads)
+        return Foreseen(
+            places, F.softplus(code), unforced, explained.sigmoid(), F.softplus(crisp)
+        )
 
 
 class Transport(nn.Module):
@@ -185,19 +192,25 @@ class Transport(nn.Module):
         self.register_buffer("below_D", below_D, persistent=False)
 
     def forward(
-        self, newest_BCHW: Tensor, foreseen: Foreseen, codes_K2: Tensor | None = None
+        self,
+        newest_BCHW: Tensor,
+        foreseen: Foreseen,
+        codes_K2: Tensor | None = None,
+        sure: float = 1.0,
     ) -> Tensor:
-        around_BCDHW = self.around(newest_BCHW)
-        frames = [_mixed(around_BCDHW, foreseen.came_from_BDHW)]
+        around_BCDHW = self.around(newest_BCHW, foreseen.crisp_BHW)
+        frames = [_mixed(around_BCDHW, sure * foreseen.came_from_BDHW)]
         for code in () if codes_K2 is None else codes_K2.float():
-            frames.append(_mixed(around_BCDHW, self._under(foreseen, *code)))
+            frames.append(_mixed(around_BCDHW, sure * self._under(foreseen, *code)))
         return torch.stack(frames, 1)
 
-    def with_codes(self, newest_BCHW: Tensor, foreseen: Foreseen, codes_B2HW: Tensor) -> Tensor:
+    def with_codes(
+        self, newest_BCHW: Tensor, foreseen: Foreseen, codes_B2HW: Tensor, sure: float = 1.0
+    ) -> Tensor:
         """What comes if each pixel has a code, or none (zeros), of its own: fp32 (B, C, H, W)."""
         push_BHW, hold_BHW = codes_B2HW.float().unbind(1)
-        came_from_BDHW = self._under(foreseen, push_BHW[:, None], hold_BHW[:, None])
-        return _mixed(self.around(newest_BCHW), came_from_BDHW)
+        came_from_BDHW = sure * self._under(foreseen, push_BHW[:, None], hold_BHW[:, None])
+        return _mixed(self.around(newest_BCHW, foreseen.crisp_BHW), came_from_BDHW)
 
     def _under(self, foreseen: Foreseen, push: Tensor, hold: Tensor) -> Tensor:
         """Logits (B, D, H, W) of where pixels come from under a code."""
@@ -206,10 +219,10 @@ class Transport(nn.Module):
         odds_BDHW = (push * off_BDHW - hold * far_BDHW) / (1 + far_BDHW)
         return foreseen.came_from_BDHW + foreseen.by_code_BHW[:, None] * odds_BDHW
 
-    def around(self, newest_BCHW: Tensor) -> Tensor:
+    def around(self, newest_BCHW: Tensor, crisp_BHW: Tensor) -> Tensor:
         """What lies at the places within reach of each pixel, fp32 (B, C, D, H, W)."""
         B, _, H, W = newest_BCHW.shape
-        wide = _with_surroundings(newest_BCHW.float(), self.reach)
+        wide = _with_surroundings(_crisper(newest_BCHW.float(), crisp_BHW), self.reach)
         return F.unfold(wide, 2 * self.reach + 1).view(B, 3, -1, H, W)
 
 
@@ -295,7 +308,7 @@ class TwoPlayerModel(
         """Advance every game by one frame, in place. codes_BS: ints in 0..K-1. ValueError."""
         codes = self._check_codes(codes_BS, len(state))
         masks = self.masks(state.foreseen, state.players_BS2)
-        frame = self.compose(state.history_BPCHW[:, -1], state.foreseen, masks, codes)
+        frame = self.compose(state.history_BPCHW[:, -1], state.foreseen, masks, codes, SURE)
         state.history_BPCHW = torch.cat((state.history_BPCHW[:, 1:], frame[:, None]), 1)
         state.foreseen = self.foresight(state.history_BPCHW)
         state.players_BS2 = self.follow(state.foreseen, state.players_BS2)
@@ -429,10 +442,16 @@ class TwoPlayerModel(
         write_weights(save_directory / WEIGHTS, dict(self.state_dict()))
         write_prompts(save_directory, self.prompts)
 
-    def guesses(self, newest_BCHW: Tensor, foreseen: Foreseen, with_codes: bool = True) -> Tensor:
+    def guesses(
+        self,
+        newest_BCHW: Tensor,
+        foreseen: Foreseen,
+        with_codes: bool = True,
+        sure: float = 1.0,
+    ) -> Tensor:
         """The next frame without a code, and, with codes, with each of them everywhere: fp32
         (B, 1 + K, C, H, W)."""
-        return self.transport(newest_BCHW, foreseen, self.codes_K2 if with_codes else None)
+        return self.transport(newest_BCHW, foreseen, self.codes_K2 if with_codes else None, sure)
 
     @torch.no_grad()
     def find_players(self, seen: Foreseen) -> Tensor:
@@ -475,13 +494,18 @@ class TwoPlayerModel(
         return nearest & own & (away < REACH_OF_PLAYER)
 
     def compose(
-        self, newest_BCHW: Tensor, foreseen: Foreseen, masks_BSHW: Tensor, codes_BS: Tensor
+        self,
+        newest_BCHW: Tensor,
+        foreseen: Foreseen,
+        masks_BSHW: Tensor,
+        codes_BS: Tensor,
+        sure: float = 1.0,
     ) -> Tensor:
         """The next frame, (B, C, H, W): within each player's mask as its code has it, elsewhere as
-        it was foretold."""
+        it was foretold. sure: 1 for the mean of what may come, more for a likelier one."""
         codes_BS2 = self.codes_K2.float()[codes_BS]
         codes_B2HW = torch.einsum("bshw,bsc->bchw", masks_BSHW.float(), codes_BS2)
-        return self.transport.with_codes(newest_BCHW, foreseen, codes_B2HW)
+        return self.transport.with_codes(newest_BCHW, foreseen, codes_B2HW, sure)
 
     def read_codes(self, guesses: Tensor, masks_BSHW: Tensor, next_BCHW: Tensor) -> Tensor:
         """What each player did, int64 (B, S): the code that explains best what came in its mask."""
@@ -502,6 +526,15 @@ def _first_codes(num_codes: int) -> Tensor:
 def _mixed(around_BCDHW: Tensor, came_from_BDHW: Tensor) -> Tensor:
     """The next frame, (B, C, H, W), from logits of where its pixels come from."""
     return (around_BCDHW * came_from_BDHW.softmax(1)[:, None]).sum(2)
+
+
+def _crisper(frame_BCHW: Tensor, crisp_BHW: Tensor) -> Tensor:
+    """The frame with what blurs edges taken back, never beyond the colours beside them: means of
+    pixels, however chosen, blur a little more with every step."""
+    mean = F.avg_pool2d(frame_BCHW, 3, 1, 1, count_include_pad=False)
+    crisp = frame_BCHW + crisp_BHW[:, None] * (frame_BCHW - mean)
+    least, most = -F.max_pool2d(-frame_BCHW, 3, 1, 1), F.max_pool2d(frame_BCHW, 3, 1, 1)
+    return torch.minimum(torch.maximum(crisp, least), most)
 
 
 def _with_surroundings(frame_BCHW: Tensor, reach: int) -> Tensor:

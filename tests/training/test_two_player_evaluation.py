@@ -20,6 +20,7 @@ from training.evaluation.two_player.watch import (
     in_order,
     learn_actions,
     mean_information,
+    middles,
     watch,
 )
 from training.run_two_player import TwoPlayerRun, train_two_player
@@ -76,7 +77,16 @@ def test_order_and_axis():
     lying = np.array([[[[10, 2, 25, 5], [30, 55, 45, 58]]]], float)
     boxes = np.concatenate([upright, lying])
     assert along_of(boxes).ravel().tolist() == [1, 0]
-    assert in_order(boxes).tolist() == [[1, 0], [0, 1]]
+    boxes = boxes.repeat(NUM_SEEN, 1)
+    anywhere = np.zeros((2, 2, 2))
+    assert in_order(boxes, anywhere).tolist() == [[1, 0], [0, 1]]
+
+
+def test_either_may_be_first_where_one_is_as_much_above_as_beside():
+    boxes = np.array([[[[5, 5, 8, 20], [55, 54, 58, 69]]]], float).repeat(NUM_SEEN, 1)
+    places = middles(boxes)[:, -1]
+    assert in_order(boxes, places).tolist() == [[0, 1]]
+    assert in_order(boxes, places[:, ::-1]).tolist() == [[1, 0]]
 
 
 def test_information_of_a_perfect_and_a_useless_code():

@@ -32,7 +32,9 @@ def seen(*players, size=64, frames=3):
         explained[:, y - 7 : y + 8, x - 3 : x + 4] = 0.8
         by_code[:, y - 5 : y - 3, x - 1 : x + 2] = 3.0
         by_code[:, y + 4 : y + 6, x - 1 : x + 2] = 1.0
-    return Foreseen(torch.zeros(frames, 49, size, size), by_code, explained)
+    nothing = torch.zeros(frames, size, size)
+    places = torch.zeros(frames, 49, size, size)
+    return Foreseen(places, by_code, nothing, explained, crisp_BHW=nothing)
 
 
 def test_players_are_found_in_order():
@@ -67,6 +69,48 @@ def test_a_code_reaches_its_own_player_and_nothing_else():
     for s, code in ((0, 2), (1, 1)):
         own = masks[:, s, None].expand_as(newest)
         torch.testing.assert_close(other[own], guesses[:, 1 + code][own])
+
+
+def moves_by_code(foreseen):
+    """How far down or right a single bright pixel goes without a code, then under each."""
+    newest = torch.full((1, 3, 64, 64), -1.0)
+    newest[..., 32, 32] = 1
+    guesses = TwoPlayerModel(TINY).guesses(newest, foreseen)
+    line = torch.arange(64.0) - 32
+    weight = (guesses[0, :, 0] + 1).clamp_min(0)
+    weight = weight / weight.sum((1, 2), keepdim=True)
+    return (weight.sum(2) @ line + weight.sum(1) @ line).tolist()
+
+
+@pytest.mark.parametrize("slides", [0, 2])
+def test_codes_act_from_the_move_that_is_left_to_itself(slides):
+    places = torch.full((1, 7, 7, 64, 64), -20.0)
+    for down in (-1, 0, 1):  # it slides on, a pixel more, or a pixel less
+        places[:, 3 - slides - down, 3] = 0.0
+    off = torch.zeros(1, 64, 64)
+    foreseen = Foreseen(places.flatten(1, 2), off + 9, off - slides, off, off)
+    nobody, stays, back, forth = moves_by_code(foreseen)
+    assert nobody == pytest.approx(slides, abs=0.1)
+    assert stays == pytest.approx(slides, abs=0.1)
+    assert back == pytest.approx(slides - 1, abs=0.1)
+    assert forth == pytest.approx(slides + 1, abs=0.1)
+
+
+def test_what_is_blurred_is_made_crisp():
+    crisp = torch.full((1, 3, 64, 64), -1.0)
+    crisp[..., 20:40, 30:34] = 1
+    blurred = (crisp.roll(1, 2) + 2 * crisp + crisp.roll(-1, 2)) / 4
+    off = torch.zeros(1, 64, 64)
+    stays = torch.full((1, 49, 64, 64), -20.0)
+    stays[:, 24] = 0.0
+    transport = TwoPlayerModel(TINY).transport
+    kept, sharpened = (
+        transport(blurred, Foreseen(stays, off, off, off, off + crispness))[:, 0]
+        for crispness in (0.0, 3.0)
+    )
+    torch.testing.assert_close(kept, blurred, atol=1e-4, rtol=0)
+    assert (sharpened - crisp).abs().sum() < 0.4 * (blurred - crisp).abs().sum()
+    assert sharpened.abs().max() < 1.0001
 
 
 def test_codes_are_read_back(model, games):

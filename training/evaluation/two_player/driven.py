@@ -106,7 +106,7 @@ class Dream:
                 f"the model sees two players in none of {len(games.frames_BTHWC)} games"
             )
         self.state = DuelState.together(states)
-        self._order_BS = in_order(games.players_BTS4)[self.seen]
+        self._order_BS = in_order(games.players_BTS4[self.seen], self.places())
         self._along_B = along_of(games.players_BTS4)[self.seen, 0, 0]
         self._code_SA = np.stack([
             [int(np.flatnonzero(meaning_SK[s] == a)[0]) if (meaning_SK[s] == a).any() else 0

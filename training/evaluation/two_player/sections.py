@@ -18,6 +18,7 @@ from genie_env.world_model.two_player import NUM_PLAYERS, TwoPlayerModel
 from training.evaluation.report import matrix_png
 from training.evaluation.sections import Figure, Row, Section, bootstrap, share, strips_png
 from training.evaluation.two_player.watch import (
+    CLOSE,
     LABELS,
     NUM_FRAMES,
     NUM_SEEN,
@@ -28,10 +29,6 @@ from training.evaluation.two_player.watch import (
     mean_information,
     middles,
 )
-
-CLOSE = 4.0
-"""Pixels from its middle within which a player is found."""
-
 
 def codes_section(
     watched: Watched, meaning_SK: np.ndarray, halves_BMS: np.ndarray | None = None

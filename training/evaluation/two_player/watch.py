@@ -19,6 +19,8 @@ from training.data.duels import DuelConfig, Truth, play_games
 from training.metrics import normalized_mutual_information
 
 NUM_SEEN, NUM_FRAMES = 8, 20
+CLOSE = 4.0
+"""Pixels from its middle within which a player is found."""
 LABELS = 200
 
 
@@ -71,12 +73,22 @@ def along_of(boxes_BTS4: np.ndarray) -> np.ndarray:
     return (height.sum(1) > width.sum(1)).astype(np.int64)[:, None, None]
 
 
-def in_order(players_BTS4: np.ndarray) -> np.ndarray:
-    """Which player the model calls the first, then the second: int64 (B, S)."""
-    middle = (players_BTS4[:, 0, :, :2] + players_BTS4[:, 0, :, 2:]) / 2
-    apart_B2 = middle[:, 1] - middle[:, 0]
+def in_order(players_BTS4: np.ndarray, places_BS2: np.ndarray) -> np.ndarray:
+    """Which player the model calls the first, then the second: int64 (B, S).
+
+    places: where it has them when it has seen `NUM_SEEN` frames. They tell where in the first frame
+    one player is as much above the other as beside, so that either may be the first.
+    """
+    middle = middles(players_BTS4)
+    apart_B2 = middle[:, 0, 1] - middle[:, 0, 0]
     widest = np.abs(apart_B2).argmax(-1)
     swap_B = np.take_along_axis(apart_B2, widest[:, None], 1)[:, 0] < 0
+    either_B = np.abs(np.subtract(*np.abs(apart_B2).T)) < CLOSE
+    now = middle[:, NUM_SEEN - 1]
+    straight_B, crossed_B = (
+        np.linalg.norm(places_BS2 - each, axis=-1).sum(-1) for each in (now, now[:, ::-1])
+    )
+    swap_B = np.where(either_B, crossed_B < straight_B, swap_B)
     return np.where(swap_B[:, None], (1, 0), (0, 1))
 
 
@@ -91,7 +103,6 @@ def watch_games(
 ) -> Watched:
     """Have the model say what was done in games. ValueError where it sees both players in none."""
     count = len(frames_BTHWC)
-    order_BS = in_order(truth.players)
     kept, codes, places = [], [], []
     for b in tqdm(range(count), desc=what, leave=False):
         try:
@@ -104,8 +115,10 @@ def watch_games(
     if not kept:
         raise ValueError(f"the model sees two players in none of {count} games {what}")
 
+    order_BS = in_order(truth.players[kept], np.stack(places)[:, 0])
+
     def ordered(values_BTS: np.ndarray) -> np.ndarray:
-        order = order_BS[kept].reshape(len(kept), 1, NUM_PLAYERS, *[1] * (values_BTS.ndim - 3))
+        order = order_BS.reshape(len(kept), 1, NUM_PLAYERS, *[1] * (values_BTS.ndim - 3))
         return np.take_along_axis(values_BTS[kept], order, 2)
 
     told = Truth(
