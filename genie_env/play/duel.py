@@ -15,8 +15,8 @@ import pygame
 
 from genie_env.envs.two_player import AGENTS, GenieParallelEnv
 from genie_env.play.recording import check_kind, write_film
+from genie_env.play.screen import Screen
 from genie_env.play.timeline import Moment, Timeline
-from genie_env.play.window import open_screen
 
 ACTING = {
     "player_0": {"w": 1, "a": 1, "s": 2, "d": 2},
@@ -208,7 +208,7 @@ class DuelGame:
         self.running = False
 
 
-class DuelWindow:
+class DuelWindow(Screen):
     """Args:
     game: to show.
     title: of the window.
@@ -217,48 +217,13 @@ class DuelWindow:
     """
 
     def __init__(self, game: DuelGame, title: str) -> None:
-        self.game, self.title = game, title
+        self.game: DuelGame = game
         side = len(game.now.frame_HWC) * ZOOM
         self.world = pygame.Rect(GAP, GAP + 2 * LINE, side, side)
         rows = (len(COMMANDS) + 1) // 2
-        self.screen = open_screen(
-            title, (side + 2 * GAP, self.world.bottom + (rows + 1) * LINE + GAP)
-        )
+        size = (side + 2 * GAP, self.world.bottom + (rows + 1) * LINE + GAP)
+        super().__init__(game, title, size)
         self._font = pygame.font.Font(None, 24)
-
-    def run(self) -> None:
-        """Until the players quit."""
-        try:
-            changed = True
-            while self.game.running:
-                if changed:
-                    self.draw()
-                # pygame takes 0 milliseconds for ever.
-                event = pygame.event.wait(max(1, round(1000 * self.game.wait())))
-                changed = self.handle(event)
-                for event in pygame.event.get():
-                    changed |= self.handle(event)
-                changed |= self.game.tick()
-        finally:
-            pygame.display.quit()
-            self.game.close()
-
-    def handle(self, event: pygame.event.Event) -> bool:
-        """Whether there may be something new to draw."""
-        game = self.game
-        if event.type == pygame.QUIT:
-            game.running = False
-        elif event.type == pygame.KEYDOWN:
-            game.key_down(pygame.key.name(event.key))
-        elif event.type == pygame.KEYUP:
-            game.key_up(pygame.key.name(event.key))
-        elif event.type == pygame.WINDOWFOCUSLOST:
-            game.let_go()
-        elif event.type == pygame.DROPFILE:
-            game.drop(event.file)
-        else:
-            return event.type in (pygame.WINDOWEXPOSED, pygame.WINDOWFOCUSGAINED)
-        return True
 
     def draw(self) -> None:
         game, moment = self.game, self.game.now

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 import pygame
 
 from genie_env.play.game import Game
 from genie_env.play.panels import Layout, draw
+from genie_env.play.screen import Screen
 
 JOB_DONE = pygame.event.custom_type()
-NO_SCREEN = frozenset({"offscreen", "dummy", "evdev"})
-"""SDL's drivers without a window: right where asked for, else a game that nobody sees."""
 LEFT_BUTTON, RIGHT_BUTTON = 1, 3
 
 
-def open_screen(title: str, size: tuple[int, int], flags: int = 0) -> pygame.Surface:
-    """A window to draw on, pixels (width, height). OSError without a display."""
-    try:
-        # Not pygame.init(): it would open the sound device as well.
-        pygame.display.init()
-        pygame.font.init()
-        driver = pygame.display.get_driver()
-        if driver in NO_SCREEN and os.environ.get("SDL_VIDEODRIVER") != driver:
-            raise pygame.error(f"only the driver {driver!r} works here")
-        pygame.display.set_caption(title)
-        return pygame.display.set_mode(size, flags)
-    except pygame.error as error:
-        pygame.display.quit()
-        display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        where = f"display {display}" if display else "no display is set"
-        raise OSError(
-            f"no window can be opened ({error}; {where}): play on a machine with a screen, or "
-            "under a virtual one: xvfb-run genie play"
-        ) from error
-
-
-class Window:
+class Window(Screen):
     """Args:
     game: to show.
     title: of the window.
@@ -46,9 +23,9 @@ class Window:
     """
 
     def __init__(self, game: Game, title: str) -> None:
-        self.game, self.title = game, title
+        self.game: Game = game
         self.layout = self._layout()
-        self.screen = open_screen(title, self.layout.size, pygame.RESIZABLE)
+        super().__init__(game, title, self.layout.size, pygame.RESIZABLE)
         self.surface = pygame.Surface(self.layout.size)
 
     def _layout(self, size: tuple[int, int] | None = None) -> Layout:
@@ -65,24 +42,8 @@ class Window:
         return whole
 
     def run(self) -> None:
-        """Until the player quits. The game is closed then, whatever happens."""
         self.game.job_done = self._wake
-        try:
-            changed = True
-            while self.game.running:
-                if changed:
-                    self.draw()
-                # Sleeps where nothing happens; wakes at once for a key.
-                # pygame takes 0 milliseconds for ever.
-                wait = max(1, round(1000 * self.game.wait()))
-                changed = self._handle(pygame.event.wait(wait))
-                for event in pygame.event.get():
-                    changed |= self._handle(event)
-                changed |= self.game.tick()
-        finally:
-            # The window first: writing a long film takes seconds.
-            pygame.display.quit()
-            self.game.close()
+        super().run()
 
     def _wake(self) -> None:
         # A full queue or a window just closed: the loop looks by itself soon, or no longer.
@@ -106,20 +67,8 @@ class Window:
             self.screen.blit(pygame.transform.smoothscale(self.surface, place.size), place)
         pygame.display.flip()
 
-    def _handle(self, event: pygame.event.Event) -> bool:
-        """Whether there may be something new to draw."""
-        game = self.game
-        if event.type == pygame.QUIT:
-            game.running = False
-        elif event.type == pygame.KEYDOWN:
-            game.key_down(pygame.key.name(event.key))
-        elif event.type == pygame.KEYUP:
-            game.key_up(pygame.key.name(event.key))
-        elif event.type == pygame.WINDOWFOCUSLOST:
-            game.let_go()
-        elif event.type == pygame.DROPFILE:
-            game.drop(event.file)
-        elif event.type == pygame.MOUSEBUTTONDOWN:
+    def handle(self, event: pygame.event.Event) -> bool:
+        if event.type == pygame.MOUSEBUTTONDOWN:
             self._click(event.button, self._at(event.pos))
         elif event.type == pygame.MOUSEMOTION and event.buttons[0]:
             self._paint(self._at(event.pos), on=True)
@@ -127,8 +76,8 @@ class Window:
             self.layout = self._layout(event.size)
             self.surface = pygame.Surface(self.layout.size)
             self.screen.fill((0, 0, 0))
-        elif event.type not in (pygame.WINDOWEXPOSED, pygame.WINDOWFOCUSGAINED):
-            return False
+        else:
+            return super().handle(event)
         return True
 
     def _at(self, pos: tuple[int, int]) -> tuple[float, float]:

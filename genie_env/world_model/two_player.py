@@ -5,9 +5,9 @@ game, does. One network looks at past frames only and says of every pixel
 
 * where it will have come from (after Jia et al., 2016, arXiv 1605.09673): chances of all places
   within reach, those of every move that a player may make among them;
-* how much a code would change that, and from which move on: a code is two numbers, how much it pushes
-  one way and how much it holds back, which know neither the place nor the game, and can but choose
-  among the moves that are likely anyway;
+* how much a code would change that, and from which move on: a code is two numbers, how much it
+  pushes one way and how much it holds back, which know neither the place nor the game, and can but
+  choose among the moves that are likely anyway;
 * what share of what is not foretold a code has explained in frames like these.
 
 The last finds the players: a ball can be foretold, or no code tells where it goes. A code acts
@@ -175,9 +175,7 @@ class Foresight(nn.Module):
         out = F.pixel_shuffle(self.out(F.relu(self.last(x))).float(), 2)
         places, *heads = out.split((self.num_places, 1, 1, 1, 1), 1)
         code, explained, unforced, crisp = (head[:, 0] for head in heads)
-        return Foreseen(
-            places, F.softplus(code), unforced, explained.sigmoid(), F.softplus(crisp)
-        )
+        return Foreseen(places, F.softplus(code), unforced, explained.sigmoid(), F.softplus(crisp))
 
 
 class Transport(nn.Module):

@@ -48,58 +48,58 @@ def test_the_frame_is_shown_crisply(window):
 
 def test_events_reach_the_game(window, run):
     game = window.game
-    assert window._handle(key(pygame.KEYDOWN, "d"))
+    assert window.handle(key(pygame.KEYDOWN, "d"))
     assert game.shown.pressed == ["d"]
-    window._handle(key(pygame.KEYUP, "d"))
+    window.handle(key(pygame.KEYUP, "d"))
     assert game.shown.pressed == []
-    window._handle(key(pygame.KEYDOWN, "d"))
-    window._handle(pygame.event.Event(pygame.WINDOWFOCUSLOST))
+    window.handle(key(pygame.KEYDOWN, "d"))
+    window.handle(pygame.event.Event(pygame.WINDOWFOCUSLOST))
     assert game.shown.pressed == []
-    window._handle(pygame.event.Event(pygame.DROPFILE, file="/no/such.png"))
+    window.handle(pygame.event.Event(pygame.DROPFILE, file="/no/such.png"))
     run(game, 2)
     assert "is not there" in game.shown.message
-    window._handle(pygame.event.Event(pygame.QUIT))
+    window.handle(pygame.event.Event(pygame.QUIT))
     assert not game.running
 
 
 def test_a_click_remaps_an_action(window):
     row = window.layout.action_row(5)
-    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=row.center, button=1))
+    window.handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=row.center, button=1))
     assert window.game.shown.remapped == 5
-    window._handle(key(pygame.KEYDOWN, "x"))
+    window.handle(key(pygame.KEYDOWN, "x"))
     assert window.game.keymap.keys["x"] == "code 5"
 
 
 def test_the_mouse_paints_and_picks(window, run):
     game = window.game
-    window._handle(key(pygame.KEYDOWN, "c"))
+    window.handle(key(pygame.KEYDOWN, "c"))
     middle = window.layout.world.center
     before = inside(pixels(window), window.layout.world).copy()
-    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=middle, button=1))
+    window.handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=middle, button=1))
     assert (inside(pixels(window), window.layout.world) != before).any()
-    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=(30, 300), button=3))
+    window.handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=(30, 300), button=3))
     assert game.shown.canvas.colour == "picked"
     swatch = window.layout.colour(3).center
-    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=swatch, button=1))
+    window.handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=swatch, button=1))
     assert game.shown.canvas.colour == "coin"
     drawn = game.shown.canvas.frame_HWC.copy()
-    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=(300, 300), button=4))  # wheel
-    window._handle(pygame.event.Event(pygame.MOUSEMOTION, pos=(300, 300), buttons=(0, 0, 0)))
+    window.handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=(300, 300), button=4))  # wheel
+    window.handle(pygame.event.Event(pygame.MOUSEMOTION, pos=(300, 300), buttons=(0, 0, 0)))
     np.testing.assert_array_equal(game.shown.canvas.frame_HWC, drawn)
 
 
 def test_a_click_on_a_future_takes_it(window, run):
     game = window.game
     run(game, 1)
-    window._handle(key(pygame.KEYDOWN, "b"))
+    window.handle(key(pygame.KEYDOWN, "b"))
     for _ in range(5):
         game.tick()
     futures_AHWC = game.shown.futures_AHWC
     strip = inside(pixels(window), window.layout.future(2))
     assert len(np.unique(strip.reshape(-1, 3), axis=0)) > 50
     where = window.layout.future(2).center
-    window._handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=where, button=1))
-    window._handle(key(pygame.KEYDOWN, "p"))
+    window.handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=where, button=1))
+    window.handle(key(pygame.KEYDOWN, "p"))
     run(game)
     np.testing.assert_array_equal(game.shown.view.frame_HWC, futures_AHWC[2])
 
@@ -132,11 +132,11 @@ def test_what_is_on_is_seen(window, run, command):
 
 
 def test_a_resized_window_keeps_whole_pixels(window):
-    window._handle(pygame.event.Event(pygame.VIDEORESIZE, size=(1600, 1200), w=1600, h=1200))
+    window.handle(pygame.event.Event(pygame.VIDEORESIZE, size=(1600, 1200), w=1600, h=1200))
     assert window.layout.zoom > 8
     for size in ((1600, 1200), (1600, 600), (500, 900)):
         window.screen = pygame.display.set_mode(size)
-        window._handle(pygame.event.Event(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1]))
+        window.handle(pygame.event.Event(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1]))
         window.draw()
         place = window._place()
         assert window.screen.get_rect().contains(place)

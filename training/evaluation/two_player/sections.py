@@ -30,6 +30,7 @@ from training.evaluation.two_player.watch import (
     middles,
 )
 
+
 def codes_section(
     watched: Watched, meaning_SK: np.ndarray, halves_BMS: np.ndarray | None = None
 ) -> Section:
