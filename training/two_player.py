@@ -53,7 +53,7 @@ class TwoPlayerStage(nn.Module):
         with_codes = progress >= self.loss.foretell_first or not self.training
         own = 0
         if self.training and with_codes:
-            own = int((self.loss.own_frames + 1) * torch.rand(()) ** 2)
+            own = int(torch.randint(self.loss.own_frames + 1, ()))
         history, target = self._played_on(frames[:, : past + own]), frames[:, past + own]
         foreseen = self.model.foresight(history)
         with torch.autocast(frames.device.type, enabled=False):
