@@ -182,8 +182,7 @@ def inverse_dynamics(lesson: Lesson, some: LabelledSet, run: Path) -> Policy:
     config = replace(config, steps=min(config.steps, FEW_STEPS))
     # What was done at a frame shows in the one after it.
     clips = lesson.labelled_clips(some, network.num_frames, after=1)
-    between = clone(config, NUM_BUTTONS, clips, run.with_name("between"), network=network)
-    between = fast(between)
+    between = fast(clone(config, NUM_BUTTONS, clips, run.with_name("between"), network=network))
     done = [_done(between, footage) for footage in lesson.footage]
     return clone(lesson.config.clone, NUM_BUTTONS, lesson.clips(done), run)
 
@@ -197,6 +196,7 @@ def _done(between: Policy, footage: Footage) -> list[np.ndarray]:
     clips = DecidedClips(footage.store, after, between.config.num_frames, last_only=True)
     all_codes = np.concatenate(codes)
     found = np.full(len(all_codes), NOT_KNOWN)
+    # Few at once: what lies between its matrix products should fit the cache.
     found[all_codes != NOT_KNOWN] = logits_of(between, clips, at_once=32).argmax(-1)
     return np.split(found, np.cumsum([len(codes_N) for codes_N in codes])[:-1])
 

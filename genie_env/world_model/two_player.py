@@ -8,6 +8,7 @@ game, does. One network looks at past frames only and says of every pixel
 * how much a code would change that, and from which move on: a code is two numbers, how much it
   pushes one way and how much it holds back, which know neither the place nor the game, and can but
   choose among the moves that are likely anyway;
+* how much crisper the newest frame should be before anything is taken from it;
 * what share of what is not foretold a code has explained in frames like these.
 
 The last finds the players: a ball can be foretold, or no code tells where it goes. A code acts
@@ -197,9 +198,9 @@ class Transport(nn.Module):
         sure: float = 1.0,
     ) -> Tensor:
         around_BCDHW = self.around(newest_BCHW, foreseen.crisp_BHW)
-        frames = [_mixed(around_BCDHW, sure * foreseen.came_from_BDHW)]
+        frames = [_mixed(around_BCDHW, foreseen.came_from_BDHW, sure)]
         for code in () if codes_K2 is None else codes_K2.float():
-            frames.append(_mixed(around_BCDHW, sure * self._under(foreseen, *code)))
+            frames.append(_mixed(around_BCDHW, self._under(foreseen, *code), sure))
         return torch.stack(frames, 1)
 
     def with_codes(
@@ -207,8 +208,8 @@ class Transport(nn.Module):
     ) -> Tensor:
         """What comes if each pixel has a code, or none (zeros), of its own: fp32 (B, C, H, W)."""
         push_BHW, hold_BHW = codes_B2HW.float().unbind(1)
-        came_from_BDHW = sure * self._under(foreseen, push_BHW[:, None], hold_BHW[:, None])
-        return _mixed(self.around(newest_BCHW, foreseen.crisp_BHW), came_from_BDHW)
+        came_from_BDHW = self._under(foreseen, push_BHW[:, None], hold_BHW[:, None])
+        return _mixed(self.around(newest_BCHW, foreseen.crisp_BHW), came_from_BDHW, sure)
 
     def _under(self, foreseen: Foreseen, push: Tensor, hold: Tensor) -> Tensor:
         """Logits (B, D, H, W) of where pixels come from under a code."""
@@ -521,9 +522,9 @@ def _first_codes(num_codes: int) -> Tensor:
     return torch.cat((codes, torch.randn(num_codes - len(codes), 2)))
 
 
-def _mixed(around_BCDHW: Tensor, came_from_BDHW: Tensor) -> Tensor:
+def _mixed(around_BCDHW: Tensor, came_from_BDHW: Tensor, sure: float) -> Tensor:
     """The next frame, (B, C, H, W), from logits of where its pixels come from."""
-    return (around_BCDHW * came_from_BDHW.softmax(1)[:, None]).sum(2)
+    return (around_BCDHW * (sure * came_from_BDHW).softmax(1)[:, None]).sum(2)
 
 
 def _crisper(frame_BCHW: Tensor, crisp_BHW: Tensor) -> Tensor:
