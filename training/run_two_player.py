@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from accelerate.utils import set_seed
 
-from genie_env.world_model.two_player import TwoPlayerConfig, TwoPlayerModel
+from genie_env.world_model.two_player import PlayersNotSeenError, TwoPlayerConfig, TwoPlayerModel
 from training.data.clip_store import ClipStore
 from training.data.duels import DuelConfig, record_duels
 from training.loop import LoopConfig, processes, train
@@ -77,7 +77,7 @@ def _starts(model: TwoPlayerModel, store: ClipStore) -> np.ndarray:
         frames_THWC = starts.clips(np.array([number]))[0]
         try:
             model.start(frames_THWC[None])
-        except ValueError:
+        except PlayersNotSeenError:
             continue
         found.append(frames_THWC)
         if len(found) == NUM_STARTS:

@@ -76,6 +76,10 @@ END = 0.1
 not equally bright, so its middle is halfway between these."""
 
 
+class PlayersNotSeenError(ValueError):
+    """Frames in which fewer than two things are steered."""
+
+
 @dataclass(frozen=True)
 class TwoPlayerConfig:
     frame_size: int = 64
@@ -290,7 +294,9 @@ class TwoPlayerModel(
     def start(self, frames_BTHWC: np.ndarray | Tensor) -> DuelState:
         """Games that begin with these frames, uint8, T >= P; more of them show better who plays.
 
-        Raises TypeError, ValueError: other frames, or such in which not both players are seen.
+        Raises:
+            TypeError, ValueError: other frames.
+            PlayersNotSeenError: a ValueError; not both players are seen in them.
         """
         frames = self._check_frames(frames_BTHWC)
         seen = self._foresee_all(frames)
@@ -458,7 +464,8 @@ class TwoPlayerModel(
         was foreseen of them: fp32 (R, S, 2) of x and y in pixels.
 
         First the player who is left of the other in the first of the frames, or, where one is
-        more above than beside the other, above. Raises ValueError where two cannot be seen.
+        more above than beside the other, above. Raises PlayersNotSeenError where two cannot be
+        seen.
         """
         found, strength = [], []
         for _ in range(NUM_PLAYERS):
@@ -471,7 +478,7 @@ class TwoPlayerModel(
             seen = seen._replace(explained_BHW=seen.explained_BHW * free_RHW)
         visible = sum(s > SEEN for s in strength)
         if visible < NUM_PLAYERS:
-            raise ValueError(
+            raise PlayersNotSeenError(
                 f"{visible} of {NUM_PLAYERS} players can be seen: "
                 "accepted are frames in which two things are steered"
             )

@@ -8,7 +8,12 @@ import torch
 
 from genie_env.envs import duel
 from genie_env.world_model import CheckpointError, WorldModel, WorldModelConfig
-from genie_env.world_model.two_player import Foreseen, TwoPlayerConfig, TwoPlayerModel
+from genie_env.world_model.two_player import (
+    Foreseen,
+    PlayersNotSeenError,
+    TwoPlayerConfig,
+    TwoPlayerModel,
+)
 from training.data.duels import DuelConfig, play_games
 from training.two_player import TwoPlayerLossConfig, TwoPlayerStage
 
@@ -48,7 +53,7 @@ def test_players_are_found_in_order():
 
 @pytest.mark.parametrize("players", [(), ((20, 20),)])
 def test_fewer_than_two_players_are_an_error(players):
-    with pytest.raises(ValueError, match=f"{len(players)} of 2 players can be seen"):
+    with pytest.raises(PlayersNotSeenError, match=f"{len(players)} of 2 players can be seen"):
         TwoPlayerModel(TINY).find_players(seen(*players))
 
 
@@ -121,7 +126,7 @@ def test_codes_are_read_back(model, games):
     for b in range(6):
         try:
             state = model.start(frames[b : b + 1, :8])
-        except ValueError:
+        except PlayersNotSeenError:
             continue
         dreamt, codes = [], rng.integers(3, size=(6, 2))
         for codes_S in codes:
@@ -146,7 +151,7 @@ def test_it_plays_on_as_the_game_does(model, games):
     for b in range(len(frames)):
         try:
             state = model.start(frames[b : b + 1, :8])
-        except ValueError:
+        except PlayersNotSeenError:
             continue
         box = truth.players[b, 0, 0]
         along = int(box[3] - box[1] > box[2] - box[0])
@@ -217,7 +222,7 @@ def test_frames_and_codes_that_do_not_fit(model):
         model.start(np.zeros((1, 8, 64, 64, 3), np.float32))
     with pytest.raises(ValueError, match="T >= 4"):
         model.start(np.zeros((1, 3, 64, 64, 3), np.uint8))
-    with pytest.raises(ValueError, match="0 of 2 players"):
+    with pytest.raises(PlayersNotSeenError, match="0 of 2 players"):
         model.start(np.zeros((1, 8, 64, 64, 3), np.uint8))
     state = model.start(model.prompts[:1])
     with pytest.raises(ValueError, match="0 to 2"):

@@ -10,7 +10,12 @@ import copy
 import numpy as np
 
 from genie_env.envs import duel
-from genie_env.world_model.two_player import NUM_PLAYERS, DuelState, TwoPlayerModel
+from genie_env.world_model.two_player import (
+    NUM_PLAYERS,
+    DuelState,
+    PlayersNotSeenError,
+    TwoPlayerModel,
+)
 from training.data.duels import DuelConfig, Players
 from training.data.real_duels import MAX_BURN_IN, REAL_GAMES, Moment, RealGame, scaled
 from training.evaluation.sections import Figure, Row, Section, bootstrap, strips_png
@@ -98,11 +103,11 @@ class Dream:
         for b, frames_THWC in enumerate(games.frames_BTHWC):
             try:
                 states.append(model.start(frames_THWC[None]))
-            except ValueError:
+            except PlayersNotSeenError:
                 continue
             self.seen.append(b)
         if not states:
-            raise ValueError(
+            raise PlayersNotSeenError(
                 f"the model sees two players in none of {len(games.frames_BTHWC)} games"
             )
         self.state = DuelState.together(states)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genie_env.world_model.two_player import TwoPlayerModel
+from genie_env.world_model.two_player import PlayersNotSeenError, TwoPlayerModel
 from training.evaluation.report import write_report
 from training.evaluation.sections import Row, Section, bootstrap
 from training.evaluation.two_player.bars import FOUND
@@ -59,7 +59,7 @@ def evaluate_two_player(
     for game in config.games:
         try:
             found[game] = _measure(name, model, meaning_SK, game, config)
-        except ValueError as nobody:
+        except PlayersNotSeenError as nobody:
             none = bootstrap(np.zeros(config.num_games))
             found[game] = [Section("Where the players are", str(nobody), [Row(FOUND, none)])]
         # What is known is written, should the rest be cut off.

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from genie_env.envs import duel
 from genie_env.world_model.tokenizer import to_float
-from genie_env.world_model.two_player import NUM_PLAYERS, TwoPlayerModel
+from genie_env.world_model.two_player import NUM_PLAYERS, PlayersNotSeenError, TwoPlayerModel
 from training.data.duels import DuelConfig, Truth, play_games
 from training.metrics import normalized_mutual_information
 
@@ -101,19 +101,20 @@ def watch(model: TwoPlayerModel, game: str, count: int, seed: int) -> Watched:
 def watch_games(
     model: TwoPlayerModel, frames_BTHWC: np.ndarray, truth: Truth, what: str = ""
 ) -> Watched:
-    """Have the model say what was done in games. ValueError where it sees both players in none."""
+    """Have the model say what was done in games. Raises PlayersNotSeenError where it sees both
+    players in none."""
     count = len(frames_BTHWC)
     kept, codes, places = [], [], []
     for b in tqdm(range(count), desc=what, leave=False):
         try:
             found = model.infer_codes(frames_BTHWC[b : b + 1], NUM_SEEN)
-        except ValueError:
+        except PlayersNotSeenError:
             continue
         kept.append(b)
         codes.append(found[0][0])
         places.append(found[1][0])
     if not kept:
-        raise ValueError(f"the model sees two players in none of {count} games {what}")
+        raise PlayersNotSeenError(f"the model sees two players in none of {count} games {what}")
 
     order_BS = in_order(truth.players[kept], np.stack(places)[:, 0])
 
