@@ -259,7 +259,7 @@ def plot(path: Path, found: dict[str, list[Curve]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4 * len(found), 4.8), layout="constrained")
+    figure = Figure(figsize=(5 * len(found) + 3, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (difficulty, curves) in zip(
         np.ravel(figure.subplots(1, len(found))), found.items(), strict=True
@@ -279,5 +279,6 @@ def plot(path: Path, found: dict[str, list[Curve]]) -> None:
                 axes.axhline(level, ls="--", color=colour, label=curve.method)
         axes.set(xscale="log", xlabel="labels", ylabel="levels solved", title=difficulty)
         axes.set_ylim(0, 1)
-        axes.legend(fontsize=7)
+    # The methods are the same on all.
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=120)
