@@ -167,3 +167,5 @@ class CloningScoreConfig:
     """Sizes for those."""
     expert: bool = True
     """Whether the expert that looks ahead plays, too."""
+    beside: tuple[Path, ...] = ()
+    """`score.json` files of other runs, whose rows are shown where this run has none."""

@@ -277,9 +277,9 @@ def behaviour(
         print(f"{config.run / 'policy'}; now: genie bc eval --config.run {config.run}")
     else:
         from agents.latent_bc.evaluate import evaluate as compare
-        from agents.latent_bc.evaluate import report
+        from agents.latent_bc.report import table
 
-        print(report(compare(config, score)))
+        print(table(compare(config, score)))
         print(f"the curves: {config.run / 'score.png'}")
 
 

@@ -2,7 +2,7 @@
 
 Every policy plays the same fixed levels, one episode on each, so that differences are paired.
 
-Shapes: L levels, D draws of the labelled set, X labelled transitions, N frames of a shard.
+Shapes: L levels, X labelled transitions, N frames of a shard.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,33 +21,25 @@ from agents.latent_bc.clone import DecidedClips, clone, fast, logits_of, trained
 from agents.latent_bc.learn import NUM_BUTTONS, Footage, LabelledSet, Lesson
 from agents.latent_bc.mapping import MAP_KINDS, fit_map
 from agents.latent_bc.policy import RealPolicy
+from agents.latent_bc.report import (
+    ALL,
+    EXPERT,
+    NONE,
+    ORACLE,
+    PLAIN,
+    Score,
+    compare,
+    read_scores,
+    with_others,
+    write_report,
+)
 from agents.networks import NOT_KNOWN, NetworkConfig, Policy
 from agents.plan import plan_ways
 from agents.score import Levels, frames_env, score_buttons, solved
 from training.evaluation.config import parse_levels
-from training.evaluation.sections import Estimate, bootstrap
 
-ALL = "all"
 FEW_STEPS = 400
 """Of training on nothing but a small labelled set."""
-EXPERT = "expert, looking ahead"
-ORACLE, PLAIN, RIGHT_JUMP = (
-    "videos with all true actions", "nothing but the labels", "always right+jump",
-)  # fmt: skip
-"""What the others are compared with."""
-
-
-@dataclass
-class Curve:
-    """A method's share of levels solved, by the number of labels."""
-
-    method: str
-    won: dict[str, np.ndarray] = field(default_factory=dict)
-    """Number of labels, or `ALL`, to bool (D, L)."""
-
-    def estimate(self, labels: str) -> Estimate:
-        """Mean over draws, with the interval over levels."""
-        return bootstrap(self.won[labels].mean(0))
 
 
 class Scores:
@@ -74,41 +66,41 @@ class Scores:
         )
 
 
-def evaluate(config: CloningConfig, score: CloningScoreConfig) -> dict[str, list[Curve]]:
-    """The curves of every difficulty, written to `run/score.json`, `.md` and `.png`.
+def evaluate(config: CloningConfig, score: CloningScoreConfig) -> dict[str, list[Score]]:
+    """The scores of every difficulty, written to `run/score.json`, `.md` and `.png`; with those of
+    `score.beside` that are missing here.
 
-    Raises as `Lesson`; ImportError without the engine.
+    Raises as `Lesson` and `read_scores`; ImportError without the engine.
     """
+    others = [read_scores(path) for path in score.beside]
     lesson = Lesson(config)
     policies = list(_policies(lesson, score))
-    found = {}
+    found: dict[str, list[Score]] = {}
     for difficulty in score.difficulties:
         levels = Levels(lesson.model.config.look, difficulty, *parse_levels(score.levels))
         scores = Scores(
             config.run / f"scores-{difficulty}-{score.levels}", levels,
             lesson.model.config.frame_skip or 1,
         )  # fmt: skip
-        curves = {curve.method: curve for curve in _buttons(scores)}
+        won = {(name, NONE): won_L[None] for name, won_L in _buttons(scores)}
         if score.expert:
-            won_L = scores.kept("expert", partial(_expert, scores))
-            curves[EXPERT] = Curve(EXPERT, {ALL: won_L[None]})
+            won[EXPERT, ALL] = scores.kept("expert", partial(_expert, scores))[None]
         for method, labels, draws in policies:
-            curve = curves.setdefault(method, Curve(method))
-            curve.won[labels] = np.array([scores.of(name, policy) for name, policy in draws])
-        found[difficulty] = list(curves.values())
+            won[method, labels] = np.array([scores.of(name, policy) for name, policy in draws])
+        found[difficulty] = compare(won)
         # What is known is written, should the rest be cut off.
-        _write(config.run, found)
-    return found
+        write_report(config.run, with_others(found, others))
+    return with_others(found, others)
 
 
-def _buttons(scores: Scores) -> Iterator[Curve]:
-    """Those that look at nothing."""
+def _buttons(scores: Scores) -> Iterator[tuple[str, np.ndarray]]:
+    """Those that look at nothing: name and which levels they solve, bool (L,)."""
     path = scores.folder / "buttons.json"
     if not path.exists():
         won = {name: won_L.tolist() for name, won_L in score_buttons(scores.levels).items()}
         path.write_text(json.dumps(won))
     for name, won in json.loads(path.read_text()).items():
-        yield Curve(name, {"0": np.array([won])})
+        yield name, np.array(won)
 
 
 def _expert(scores: Scores) -> np.ndarray:
@@ -199,86 +191,3 @@ def _done(between: Policy, footage: Footage) -> list[np.ndarray]:
     # Few at once: what lies between its matrix products should fit the cache.
     found[all_codes != NOT_KNOWN] = logits_of(between, clips, at_once=32).argmax(-1)
     return np.split(found, np.cumsum([len(codes_N) for codes_N in codes])[:-1])
-
-
-def _write(run: Path, found: dict[str, list[Curve]]) -> None:
-    (run / "score.md").write_text(report(found))
-    facts = {
-        difficulty: {
-            curve.method: {labels: won.mean(1).tolist() for labels, won in curve.won.items()}
-            for curve in curves
-        }
-        for difficulty, curves in found.items()
-    }
-    (run / "score.json").write_text(json.dumps(facts, indent=2) + "\n")
-    plot(run / "score.png", found)
-
-
-def report(found: dict[str, list[Curve]]) -> str:
-    """Markdown: the share of levels solved, and how much more than others solve of the same
-    levels; 95% intervals over levels."""
-    others = (ORACLE, PLAIN, RIGHT_JUMP)
-    parts = []
-    for difficulty, curves in found.items():
-        named = {curve.method: curve for curve in curves}
-        parts += [f"### {difficulty}", ""]
-        parts += [
-            "| method | labels | draws | levels solved | worst to best draw | "
-            + " | ".join(f"more than {other}" for other in others) + " |"
-        ]  # fmt: skip
-        parts += ["|---" * (5 + len(others)) + "|"]
-        for curve in curves:
-            for labels, won_DL in curve.won.items():
-                each_D = won_DL.mean(1)
-                spread = f"{each_D.min():.3f} to {each_D.max():.3f}" if len(each_D) > 1 else ""
-                differences = [
-                    _more(won_DL, named[other].won, labels)
-                    if other in named and other != curve.method else ""
-                    for other in others
-                ]  # fmt: skip
-                cells = [curve.method, labels, str(len(won_DL)), _text(curve.estimate(labels))]
-                parts.append("| " + " | ".join([*cells, spread, *differences]) + " |")
-        parts.append("")
-    return "\n".join(parts)
-
-
-def _more(won_DL: np.ndarray, other: dict[str, np.ndarray], labels: str) -> str:
-    """Paired, level by level: with as many labels, or with what the other has."""
-    other_DL = other.get(labels, next(iter(other.values())) if len(other) == 1 else None)
-    if other_DL is None:
-        return ""
-    return _text(bootstrap(won_DL.mean(0) - other_DL.mean(0)), "+")
-
-
-def _text(e: Estimate, sign: str = "") -> str:
-    return f"{e.value:{sign}.3f} [{e.low:{sign}.3f}, {e.high:{sign}.3f}]"
-
-
-def plot(path: Path, found: dict[str, list[Curve]]) -> None:
-    """Figure 15 of the paper, with all methods: levels solved by labels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5 * len(found) + 3, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (difficulty, curves) in zip(
-        np.ravel(figure.subplots(1, len(found))), found.items(), strict=True
-    ):
-        for number, curve in enumerate(curves):
-            known = [(int(k), curve.estimate(k)) for k in curve.won if k not in (ALL, "0")]
-            colour = f"C{number % 10}"
-            if known:
-                x = [labels for labels, _ in known]
-                axes.plot(x, [e.value for _, e in known], "o-", color=colour, label=curve.method)
-                axes.fill_between(
-                    x, [e.low for _, e in known], [e.high for _, e in known],
-                    color=colour, alpha=0.2, linewidth=0,
-                )  # fmt: skip
-            else:
-                level = curve.estimate(next(iter(curve.won))).value
-                axes.axhline(level, ls="--", color=colour, label=curve.method)
-        axes.set(xscale="log", xlabel="labels", ylabel="levels solved", title=difficulty)
-        axes.set_ylim(0, 1)
-    # The methods are the same on all.
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
-    figure.savefig(path, dpi=120)
