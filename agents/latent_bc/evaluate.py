@@ -19,7 +19,7 @@ import numpy as np
 from agents.config import CloningConfig, CloningScoreConfig, PlanConfig
 from agents.latent_bc.clone import DecidedClips, clone, fast, logits_of, trained, true_buttons
 from agents.latent_bc.learn import NUM_BUTTONS, Footage, LabelledSet, Lesson
-from agents.latent_bc.mapping import MAP_KINDS, fit_map
+from agents.latent_bc.mapping import MAP_KINDS
 from agents.latent_bc.policy import RealPolicy
 from agents.latent_bc.report import (
     ALL,
@@ -126,12 +126,10 @@ def _policies(lesson: Lesson, score: CloningScoreConfig) -> Iterator[tuple[str, 
         draws: dict[str, Draws] = {kind: [] for kind in MAP_KINDS}
         for seed in range(1 if size is None else score.draws):
             some = lesson.draw_labelled(size, seed)
-            clips = lesson.labelled_clips(some, latent.config.num_frames)
-            logits_XK = logits_of(latent, clips)
-            for kind in MAP_KINDS:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", message="no label among")
-                    action_map = fit_map(kind, some.codes_X, some.actions_X, logits_XK)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="no label among")
+                maps = lesson.maps(some, latent)
+            for kind, action_map in maps.items():
                 # One seed: draws that teach the same map are one policy, and played once.
                 draws[kind].append(("latent", RealPolicy(latent, action_map, seed=0)))
         for kind in MAP_KINDS:

@@ -17,7 +17,16 @@ from agents.config import CloningConfig
 from agents.latent_bc.clone import DecidedClips, clone, logits_of, network_of, trained
 from agents.latent_bc.controller import fit_controller
 from agents.latent_bc.label import Labels, label, open_videos
-from agents.latent_bc.mapping import fit_linear, fit_map, plain_button_index, softmax
+from agents.latent_bc.mapping import (
+    MAP_KINDS,
+    ActionMap,
+    MapKind,
+    count_codes,
+    fit_linear,
+    fit_map,
+    plain_button_index,
+    softmax,
+)
 from agents.latent_bc.policy import RealPolicy
 from agents.networks import NOT_KNOWN, Policy, fingerprint
 from genie_env.envs.coinrun import PLAIN_BUTTONS
@@ -191,10 +200,7 @@ class Lesson:
             if not len(asked):
                 asked = self._evenly(more, rng)
                 continue
-            weight, bias = fit_linear(
-                self._shown_at(places_X3[asked]), plain_button_index(actions_X[asked]),
-                NUM_BUTTONS, DECODER_DECAY,
-            )  # fmt: skip
+            weight, bias = self._reader(places_X3[asked], actions_X[asked])
             pool = rng.choice(everything, min(ASK_AMONG, everything), replace=False)
             pool = pool[~np.isin(pool, asked)]
             likely = np.sort(softmax(self._shown_at(places_X3[pool]) @ weight + bias), axis=-1)
@@ -202,11 +208,24 @@ class Lesson:
             asked = np.append(asked, rng.choice(doubtful, more, replace=False))
         return asked
 
+    def _reader(self, places_X3: np.ndarray, actions_X: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Weights (F, A) and bias that read buttons from what shows them."""
+        button_X = plain_button_index(actions_X)
+        return fit_linear(self._shown_at(places_X3), button_X, NUM_BUTTONS, DECODER_DECAY)
+
     @cached_property
     def _shown(self) -> list[list[np.ndarray]]:
         """What tells the buttons of each shard of the labelled footage, fp32."""
         num_codes = self.model.config.num_actions
         return [_shown_in(footage.labels, num_codes) for footage in self.labelled]
+
+    @cached_property
+    def _shown_in_videos(self) -> list[list[np.ndarray]]:
+        """The same of the videos to clone."""
+        if self.labelled is self.footage:
+            return self._shown
+        num_codes = self.model.config.num_actions
+        return [_shown_in(footage.labels, num_codes) for footage in self.footage]
 
     def _shown_at(self, places_X3: np.ndarray) -> np.ndarray:
         return np.stack([self._shown[f][s][n] for f, s, n in places_X3.tolist()])
@@ -219,26 +238,41 @@ class Lesson:
         some = self.draw_labelled(count, seed)
         return name, trained(self.config.run / name, partial(train, self, some))
 
+    def maps(self, some: LabelledSet, policy: Policy) -> dict[MapKind, ActionMap]:
+        """From the latent policy's actions to real ones, in each way."""
+        logits_XK = logits_of(policy, self.labelled_clips(some, policy.config.num_frames))
+        count_KA = self._counts(some)
+        return {kind: fit_map(kind, count_KA, some.actions_X, logits_XK) for kind in MAP_KINDS}
+
+    def _counts(self, some: LabelledSet) -> np.ndarray:
+        """How often each latent action goes with each button, fp64 (K, A)."""
+        num_codes = self.model.config.num_actions
+        if self.config.choose == "evenly" or len(some.actions_X) == len(self._all_labelled[0]):
+            return count_codes(some.codes_X, some.actions_X, num_codes)
+        # Labels that were asked for are no fair sample. What they read in all videos is one.
+        weight, bias = self._reader(some.places, some.actions_X)
+        count_KA = np.zeros((num_codes, NUM_BUTTONS))
+        for footage, shown_F in zip(self.footage, self._shown_in_videos, strict=True):
+            for codes_N, x_NF in zip(footage.labels.codes, shown_F, strict=True):
+                known_N = codes_N != NOT_KNOWN
+                chances_NA = softmax(x_NF[known_N] @ weight + bias)
+                np.add.at(count_KA, codes_N[known_N], chances_NA)
+        return count_KA
+
     def relabelled(self, some: LabelledSet, run: Path) -> Policy:
         """The labels teach what latent actions mean, these label the videos, which are then cloned
         (the way of LAPO+). The policy presses buttons."""
-        x = self._shown_at(some.places)
-        button_X = plain_button_index(some.actions_X)
-        weight, bias = fit_linear(x, button_X, NUM_BUTTONS, DECODER_DECAY)
+        weight, bias = self._reader(some.places, some.actions_X)
         # By half of their frequency: to stop where one must is rare, and a clone forgives labels
         # that are wrong here and there, not those that are always wrong.
-        share_A = np.bincount(button_X, minlength=NUM_BUTTONS) / len(button_X)
-        bias -= np.log(share_A + 0.01) / 2
-        seen = self._shown
-        if self.labelled is not self.footage:
-            num_codes = self.model.config.num_actions
-            seen = [_shown_in(footage.labels, num_codes) for footage in self.footage]
+        count_A = np.bincount(plain_button_index(some.actions_X), minlength=NUM_BUTTONS)
+        bias = bias - np.log(count_A / count_A.sum() + 0.01) / 2
         done = [
             [
                 np.where(codes_N == NOT_KNOWN, NOT_KNOWN, (x_NF @ weight + bias).argmax(-1))
                 for codes_N, x_NF in zip(footage.labels.codes, shown_F, strict=True)
             ]
-            for footage, shown_F in zip(self.footage, seen, strict=True)
+            for footage, shown_F in zip(self.footage, self._shown_in_videos, strict=True)
         ]
         return clone(self.config.clone, NUM_BUTTONS, self.clips(done), run)
 
@@ -275,9 +309,7 @@ def learn(config: CloningConfig) -> RealPolicy:
         real = RealPolicy(policy, None, config.seed)
     else:
         policy = lesson.latent_policy()
-        logits_XK = logits_of(policy, lesson.labelled_clips(some, policy.config.num_frames))
-        action_map = fit_map(config.map, some.codes_X, some.actions_X, logits_XK)
-        real = RealPolicy(policy, action_map, config.seed)
+        real = RealPolicy(policy, lesson.maps(some, policy)[config.map], config.seed)
     real.save(config.run / "policy", {"model": config.model, "labels": config.labels})
     num_codes = lesson.model.config.num_actions
     back = fit_controller(some.actions_X, some.before_XE, some.codes_X, num_codes)

@@ -112,39 +112,55 @@ class ActionMap:
 
 
 def fit_map(
-    kind: MapKind, codes_X: np.ndarray, actions_X: np.ndarray, logits_XK: np.ndarray
+    kind: MapKind, count_KA: np.ndarray, actions_X: np.ndarray, logits_XK: np.ndarray
 ) -> ActionMap:
     """The map that labelled transitions teach.
 
-    codes_X: their latent actions. actions_X: buttons. logits_XK: the policy's, at their frames.
-    A code that was never seen gets what is commonest among the labels, with a warning.
+    count_KA: how often each latent action goes with each button (`count_codes`; or fp64, of what
+    was read). actions_X: labelled buttons. logits_XK: the policy's, at their frames.
+    A code that was never seen gets what is commonest, with a warning.
 
     Raises ValueError without labels, for arrays that do not fit, or an unknown kind.
     """
-    num_codes = logits_XK.shape[-1]
-    _check(codes_X, actions_X, num_codes)
-    buttons_X = plain_button_index(actions_X)
-    num_buttons = len(PLAIN_BUTTONS)
+    num_codes, num_buttons = logits_XK.shape[-1], len(PLAIN_BUTTONS)
+    if count_KA.shape != (num_codes, num_buttons) or len(actions_X) != len(logits_XK):
+        raise ValueError(
+            f"counts {count_KA.shape}, {len(actions_X)} buttons and logits {logits_XK.shape}; "
+            f"accepted: (K, {num_buttons}), X and (X, K)"
+        )
+    if not len(actions_X) or not count_KA.any():
+        raise ValueError("no labelled transition; accepted: at least one")
     bias_A = np.zeros(num_buttons)
     if kind == "decoder":
-        weight_KA, bias_A = fit_linear(_log_softmax(logits_XK), buttons_X, num_buttons)
+        button_X = plain_button_index(actions_X)
+        weight_KA, bias_A = fit_linear(_log_softmax(logits_XK), button_X, num_buttons)
         return ActionMap(kind, weight_KA, bias_A)
-    count_KA = np.zeros((num_codes, num_buttons))
-    np.add.at(count_KA, (np.asarray(codes_X), buttons_X), 1)
+    usual_A = count_KA.sum(0) / count_KA.sum()
     unseen = np.flatnonzero(count_KA.sum(1) == 0)
     if len(unseen):
         warnings.warn(
-            f"no label among {len(buttons_X)} shows the latent actions {unseen.tolist()}: they get "
+            f"no label among {len(actions_X)} shows the latent actions {unseen.tolist()}: they get "
             "what is commonest",
             stacklevel=2,
         )
-        count_KA[unseen] = count_KA.sum(0)
+        count_KA = count_KA.copy()
+        count_KA[unseen] = usual_A
     if kind == "effects":
-        usual_A = np.bincount(buttons_X, minlength=num_buttons) / len(buttons_X)
         return ActionMap(kind, np.eye(num_buttons)[(count_KA + PRIOR * usual_A).argmax(1)], bias_A)
     if kind == "dictionary":
         return ActionMap(kind, count_KA / count_KA.sum(1, keepdims=True), bias_A)
     raise ValueError(f"unknown map {kind!r}; known: {', '.join(MAP_KINDS)}")
+
+
+def count_codes(codes_X: np.ndarray, actions_X: np.ndarray, num_codes: int) -> np.ndarray:
+    """How often each latent action was seen with each of `PLAIN_BUTTONS`, fp64 (K, A).
+
+    Raises ValueError without transitions, or for codes and actions that do not fit.
+    """
+    _check(codes_X, actions_X, num_codes)
+    count_KA = np.zeros((num_codes, len(PLAIN_BUTTONS)))
+    np.add.at(count_KA, (np.asarray(codes_X), plain_button_index(actions_X)), 1)
+    return count_KA
 
 
 def fit_linear(

@@ -22,8 +22,15 @@ from agents.latent_bc.clone import DecidedClips, clone, logits_of, true_buttons
 from agents.latent_bc.controller import Controller, RealActionWrapper, fit_controller
 from agents.latent_bc.evaluate import _done, evaluate
 from agents.latent_bc.label import Labels, label, open_videos
-from agents.latent_bc.learn import SPAN, Footage, Lesson, learn, shown
-from agents.latent_bc.mapping import MAP_KINDS, ActionMap, fit_linear, fit_map, plain_button_index
+from agents.latent_bc.learn import SPAN, Footage, LabelledSet, Lesson, learn, shown
+from agents.latent_bc.mapping import (
+    MAP_KINDS,
+    ActionMap,
+    count_codes,
+    fit_linear,
+    fit_map,
+    plain_button_index,
+)
 from agents.latent_bc.policy import RealPolicy
 from agents.latent_bc.report import ORACLE, PLAIN, read_scores
 from agents.networks import NOT_KNOWN, NetworkConfig, Past, Policy, draw
@@ -358,7 +365,7 @@ def labelled(count=400, num_codes=4, noise=0.1):
 @pytest.mark.filterwarnings("ignore:no label among")
 def test_maps_find_what_codes_stand_for(kind, tmp_path):
     codes, actions, logits = labelled()
-    found = fit_map(kind, codes, actions, logits)
+    found = fit_map(kind, count_codes(codes, actions, 4), actions, logits)
     names = [LEFT, RIGHT, RIGHT_JUMP]
     chances = found.chances(np.where(np.eye(4)[:3] > 0, 3.0, 0.0), np.arange(3))
     assert [PLAIN_BUTTONS[a] for a in chances.argmax(-1)] == names
@@ -370,18 +377,23 @@ def test_maps_find_what_codes_stand_for(kind, tmp_path):
 def test_a_code_without_labels_gets_what_is_commonest_with_a_warning():
     codes, actions, logits = labelled(noise=0.0)
     with pytest.warns(UserWarning, match=r"latent actions \[3\]"):
-        found = fit_map("dictionary", codes, actions, logits)
+        found = fit_map("dictionary", count_codes(codes, actions, 4), actions, logits)
     common = np.bincount(plain_button_index(actions), minlength=6) / len(actions)
     np.testing.assert_allclose(found.chances(logits[:1], np.array([3]))[0], common)
 
 
 def test_bad_maps_are_refused():
     codes, actions, logits = labelled()
+    counts = count_codes(codes, actions, 4)
     with pytest.raises(ValueError, match="at least one"):
-        fit_map("effects", codes[:0], actions[:0], logits[:0])
+        fit_map("effects", counts, actions[:0], logits[:0])
+    with pytest.raises(ValueError, match="at least one"):
+        count_codes(codes[:0], actions[:0], 4)
+    with pytest.raises(ValueError, match=r"counts \(3, 6\)"):
+        fit_map("effects", counts[:3], actions, logits)
     with pytest.raises(ValueError, match="unknown map 'guess'"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit_map("guess", codes, actions, logits)
+        fit_map("guess", counts, actions, logits)
     with pytest.raises(ValueError, match="accepted: as many"):
         RealPolicy(Policy(NetworkConfig(channels=(4,)), 8))
     with pytest.raises(ValueError, match="temperature=0; accepted: above 0"):
@@ -546,6 +558,28 @@ def test_doubtful_labels_are_asked_for(tmp_path):
     assert share_of_rare("doubtful") > 3 * share_of_rare("evenly")
 
 
+def test_what_was_asked_for_is_not_counted(tmp_path):
+    """Half of the labels are rare buttons; the map still knows what is common in the videos."""
+    rng = np.random.default_rng(0)
+    rare = rng.random(4_000) < 0.05
+    latents = np.stack([rng.normal(0, 1, 4_000), 2.0 * rare + rng.normal(0, 0.5, 4_000)], 1)
+    shown = np.c_[latents, np.zeros((4_000, 8))]
+    button = np.where(rare, PLAIN_BUTTONS[0], PLAIN_BUTTONS[2])
+    labels = Labels([np.zeros(4_000, int)], [latents])
+    some = np.r_[np.flatnonzero(rare)[:50], np.flatnonzero(~rare)[:50]]
+    places = np.stack([0 * some, 0 * some, some], 1)
+    asked = LabelledSet(np.zeros(100, int), latents[some], button[some], places)
+    share = {}
+    for choose in ("doubtful", "evenly"):
+        lesson = Lesson(CloningConfig(tmp_path / choose, videos=(), clone=TINY, choose=choose))
+        lesson.footage = lesson.labelled = [SimpleNamespace(labels=labels)]
+        lesson._all_labelled = places.repeat(40, 0), button
+        lesson._shown = [[shown]]
+        count_KA = lesson._counts(asked)
+        share[choose] = count_KA[0, 0] / count_KA.sum()
+    assert share["evenly"] == 0.5 and share["doubtful"] < 0.2
+
+
 def test_clips_whose_action_nobody_knows_are_left_out(demonstrations):
     store = ClipStore(demonstrations, 1)
     nothing = [np.full(len(store.shard_frames(s)), NOT_KNOWN) for s in range(len(store.shards))]
@@ -628,7 +662,7 @@ def test_an_action_that_nobody_wrote_down_is_none(tmp_path):
 def test_a_common_action_is_meant_rather_than_a_rare_one():
     codes = np.zeros(31, int)
     actions = np.r_[np.full(30, RIGHT), NOOP]
-    found = fit_map("effects", codes, actions, np.zeros((31, 2)))
+    found = fit_map("effects", count_codes(codes, actions, 2), actions, np.zeros((31, 2)))
     assert PLAIN_BUTTONS[found.chances(np.zeros((1, 2)), np.array([0]))[0].argmax()] == RIGHT
 
 
