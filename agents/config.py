@@ -157,6 +157,14 @@ class CloningScoreConfig:
     levels: str = "20000-20999"
     """First and last level, both included; one episode on each."""
     difficulties: tuple[str, ...] = ("easy", "hard")
+    methods: tuple[Literal["maps", "alone", "relabelled", "inverse"], ...] = (
+        "maps",
+        "alone",
+        "relabelled",
+        "inverse",
+    )
+    """Beside the oracle: the latent policy with every map, what is cloned from nothing but the
+    labels, and from videos that decoded latent actions or inverse dynamics labelled."""
     labels: tuple[int, ...] = (10, 50, 200, 1_000)
     """Sizes of the labelled set; beside these, all labels."""
     draws: int = 10

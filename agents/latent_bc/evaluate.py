@@ -120,6 +120,21 @@ def _policies(lesson: Lesson, score: CloningScoreConfig) -> Iterator[tuple[str, 
     run = lesson.config.run
     oracle = trained(run / "oracle", partial(oracle_clone, lesson))
     yield ORACLE, ALL, [("oracle", RealPolicy(oracle, seed=0))]
+    if "maps" in score.methods:
+        yield from _mapped(lesson, score)
+    if "alone" in score.methods:
+        for size in score.labels:
+            yield PLAIN, str(size), _trained_draws(lesson, labels_alone, size, score.draws)
+    for name, method, train in (
+        ("relabelled", "videos relabelled by decoded latents", Lesson.relabelled),
+        ("inverse", "videos labelled by inverse dynamics", inverse_dynamics),
+    ):
+        for size in score.retrained_labels if name in score.methods else ():
+            yield method, str(size), _trained_draws(lesson, train, size, score.retrained_draws)
+
+
+def _mapped(lesson: Lesson, score: CloningScoreConfig) -> Iterator[tuple[str, str, Draws]]:
+    """The latent policy, with its actions mapped in every way."""
     latent = lesson.latent_policy()
     sizes: list[int | None] = [*score.labels, None]
     for size in sizes:
@@ -134,14 +149,6 @@ def _policies(lesson: Lesson, score: CloningScoreConfig) -> Iterator[tuple[str, 
                 draws[kind].append(("latent", RealPolicy(latent, action_map, seed=0)))
         for kind in MAP_KINDS:
             yield f"latent policy, {kind}", ALL if size is None else str(size), draws[kind]
-    for size in score.labels:
-        yield PLAIN, str(size), _trained_draws(lesson, labels_alone, size, score.draws)
-    for method, train in (
-        ("videos relabelled by decoded latents", Lesson.relabelled),
-        ("videos labelled by inverse dynamics", inverse_dynamics),
-    ):
-        for size in score.retrained_labels:
-            yield method, str(size), _trained_draws(lesson, train, size, score.retrained_draws)
 
 
 def _trained_draws(

@@ -42,6 +42,8 @@ air shows late, and who labels videos may look ahead."""
 DECODER_DECAY = 10.0
 """Of the weights that read buttons from latent actions; like `SPAN` chosen on training levels, for
 200 labels."""
+READS_FROM = 100
+"""Labels: fewer read videos worse than they are counted, though they are no fair sample."""
 ASK_ROUNDS, ASK_AMONG, ASK_BESIDE = 4, 20_000, 10
 """How often labels are asked for again, among how many, and of how many for each that is asked
 for: those beside it would else all look the same."""
@@ -247,7 +249,8 @@ class Lesson:
     def _counts(self, some: LabelledSet) -> np.ndarray:
         """How often each latent action goes with each button, fp64 (K, A)."""
         num_codes = self.model.config.num_actions
-        if self.config.choose == "evenly" or len(some.actions_X) == len(self._all_labelled[0]):
+        count, everything = len(some.actions_X), len(self._all_labelled[0])
+        if self.config.choose == "evenly" or not READS_FROM <= count < everything:
             return count_codes(some.codes_X, some.actions_X, num_codes)
         # Labels that were asked for are no fair sample. What they read in all videos is one.
         weight, bias = self._reader(some.places, some.actions_X)

@@ -1,7 +1,7 @@
 """Learning to act from videos: expert, labels, clone, map, comparison."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import astuple, replace
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -470,6 +470,9 @@ def test_learn_score_and_go_on(demonstrations, tmp_path):
     beside.write_text((config.run / "score.json").read_text().replace('"easy"', '"hard"'))
     assert set(evaluate(config, replace(score, beside=(beside,)))) == {"easy", "hard"}
     assert sorted(p.stat().st_mtime for p in config.run.rglob("*.safetensors")) == kept
+    few = evaluate(config, replace(score, methods=("alone",)))["easy"]
+    named = {row.method for row in few}
+    assert {PLAIN, ORACLE} < named and not any("latent policy" in method for method in named)
     with pytest.raises(ValueError, match="another config"):
         Lesson(replace(config, seed=3))
     with pytest.raises(ValueError, match="another config"):
@@ -570,7 +573,7 @@ def test_what_was_asked_for_is_not_counted(tmp_path):
     places = np.stack([0 * some, 0 * some, some], 1)
     asked = LabelledSet(np.zeros(100, int), latents[some], button[some], places)
     share = {}
-    for choose in ("doubtful", "evenly"):
+    for choose in ("evenly", "doubtful"):
         lesson = Lesson(CloningConfig(tmp_path / choose, videos=(), clone=TINY, choose=choose))
         lesson.footage = lesson.labelled = [SimpleNamespace(labels=labels)]
         lesson._all_labelled = places.repeat(40, 0), button
@@ -578,6 +581,9 @@ def test_what_was_asked_for_is_not_counted(tmp_path):
         count_KA = lesson._counts(asked)
         share[choose] = count_KA[0, 0] / count_KA.sum()
     assert share["evenly"] == 0.5 and share["doubtful"] < 0.2
+    # Few labels read worse than they count.
+    few = LabelledSet(*(column[45:55] for column in astuple(asked)))
+    assert lesson._counts(few)[0, 0] == 5
 
 
 def test_clips_whose_action_nobody_knows_are_left_out(demonstrations):
