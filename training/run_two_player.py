@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from genie_env.world_model.two_player import PlayersNotSeenError, TwoPlayerConfig, TwoPlayerModel
 from training.data.clip_store import ClipStore
@@ -38,6 +40,8 @@ class TwoPlayerRun:
         )
     )
     """`clip_frames` follows from the model."""
+    start_from: str = ""
+    """Model whose weights to begin with, of the same size: a shipped name, a folder, a hub id."""
 
 
 def train_two_player(
@@ -58,6 +62,8 @@ def train_two_player(
     loop = replace(config.loop, clip_frames=_clip_frames(config))
     set_seed(loop.seed)
     stage = TwoPlayerStage(config.model, config.loss)
+    if config.start_from:
+        stage.model.load_state_dict(_weights_of(config.start_from, config.model))
     stores = [_open(folders, config) if folders else None for folders in (data, validation)]
     assert stores[0] is not None
     train(stage, loop, run_dir / "training", stores[0], stores[1])
@@ -84,6 +90,14 @@ def _starts(model: TwoPlayerModel, store: ClipStore) -> np.ndarray:
             break
     size = model.config.frame_size
     return np.array(found) if found else np.zeros((0, START_FRAMES, size, size, 3), np.uint8)
+
+
+def _weights_of(name: str, config: TwoPlayerConfig) -> dict[str, Tensor]:
+    """fp32. Raises ValueError for a model of another config."""
+    model = TwoPlayerModel.from_pretrained(name, device="cpu", dtype=torch.float32)
+    if model.config != config:
+        raise ValueError(f"start_from={name} has {model.config}, this run has {config}")
+    return model.state_dict()
 
 
 def _clip_frames(config: TwoPlayerRun) -> int:

@@ -7,6 +7,7 @@ pixels, C = 3, K codes of a player.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +30,16 @@ class TwoPlayerLossConfig:
     it (hard EM), as nobody knows yet where the players are."""
     share_near: float = 4.0
     """The same for the share that a code explains."""
+    scale: Literal["transition", "clip"] = "transition"
+    """What errors are shares of: what standing still would cost now, or on average of the clip, so
+    that transitions in which little happens count no more than others."""
     locally: float = 8.0
     """Weight of the part of the error around each pixel that its code leaves: a faint player
     counts as much as a loud one."""
+    any_code: float = 0.0
+    """Weight of the error of the mean over all codes: players do any of them as often, so it must
+    foretell as well as no code does. It tells codes that fit nowhere (a push at a wall) what they
+    do."""
     by_code: float = 0.1
     """Price of letting a code act on a pixel."""
     own_frames: int = 3
@@ -60,7 +68,12 @@ class TwoPlayerStage(nn.Module):
             guesses = self.model.guesses(history[:, -1], foreseen, with_codes)
             error = (guesses - target[:, None]).square().mean(2)  # B 1+K H W
             # In shares of what standing still would cost: faint games count as much as loud ones.
-            scale_B = (history[:, -1] - target).square().mean((1, 2, 3)) + 4e-4
+            if self.loss.scale == "transition":
+                change = (history[:, -1] - target).square().mean((1, 2, 3))
+            else:
+                shown = frames[:, : past + own + 1]
+                change = (shown[:, 1:] - shown[:, :-1]).square().mean((1, 2, 3, 4))
+            scale_B = change + 4e-4
             foretold = error[:, 0].mean((1, 2)) / scale_B
             metrics = {"foretold": foretold.detach().mean()}
             if not with_codes:
@@ -73,12 +86,16 @@ class TwoPlayerStage(nn.Module):
                 unforeseen = blur(error[:, 0], self.loss.near) + FAINT
             coded = error[:, 1:].gather(1, best)[:, 0]
             told = coded.mean((1, 2)) / scale_B
+            # Nothing but their mean says what codes that were not taken would have done.
+            any_code = (guesses[:, 1:].mean(1) - target).square().mean((1, 2, 3)) / scale_B
             locally = (coded / unforeseen).mean()
             explained = F.binary_cross_entropy(foreseen.explained_BHW, share)
-        loss = foretold.mean() + told.mean() + self.loss.locally * locally + explained
+        loss = foretold.mean() + told.mean() + self.loss.any_code * any_code.mean()
+        loss = loss + self.loss.locally * locally + explained
         loss = loss + self.loss.by_code * foreseen.by_code_BHW.mean()
         return loss, metrics | {
             "told": told.detach().mean(),
+            "any_code": any_code.detach().mean(),
             "by_code": foreseen.by_code_BHW.detach().mean(),
             "explained": explained.detach(),
         }

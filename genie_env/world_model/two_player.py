@@ -5,9 +5,9 @@ game, does. One network looks at past frames only and says of every pixel
 
 * where it will have come from (after Jia et al., 2016, arXiv 1605.09673): chances of all places
   within reach, those of every move that a player may make among them;
-* how much a code would change that, and from which move on: a code is two numbers, how much it
-  pushes one way and how much it holds back, which know neither the place nor the game, and can but
-  choose among the moves that are likely anyway;
+* how much a code would change that, and from which move on: a code is two numbers (how much it
+  pushes one way and how much it holds back, or `TwoPlayerConfig.pushes`), which know neither the
+  place nor the game, and can but choose among the moves that are likely anyway;
 * how much crisper the newest frame should be before anything is taken from it;
 * what share of what is not foretold a code has explained in frames like these.
 
@@ -23,8 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +64,8 @@ SURE = 1.5
 blurs what goes on blurring."""
 STAYS = 6.0
 """Log odds, before anything is learned, that a pixel stays where it is."""
+PUSHED = 1.85
+"""Before anything is learned, how far pushes are thought to go: softplus of it is two pixels."""
 SEEN = 0.2
 """Of what a code has to explain, on average over the frames seen, where a player is."""
 OWN = 0.25
@@ -71,6 +74,10 @@ REACH_OF_PLAYER, APART = 18.0, 16.0
 """Pixels: how far from its middle a player's code acts, and how far two players are apart."""
 SMOOTH, NEAR, HALF = 2.0, 9.0, 15.0
 """Pixels: what is looked at together to find a player, and to follow one; half of the longest."""
+MATCH, FAINT_MOVE = 20.0, 0.05
+"""Log odds of a move that fits against one that fits not at all; how much may differ by chance."""
+NOTHING = 1e-9
+"""What is steered, all together, where nothing is."""
 END = 0.1
 """Share of what is steered that lies beyond each end of a player: codes act at the ends, which are
 not equally bright, so its middle is halfway between these."""
@@ -92,6 +99,14 @@ class TwoPlayerConfig:
     holds both."""
     reach: int = 4
     """Pixels that things may move in a step, up or down, left or right."""
+    pushes: Literal["odds", "places"] = "odds"
+    """What a code is: odds for and against what lies far from the unforced move; or which way, and
+    how surely, to the place where a push is foretold to take each pixel."""
+    middle: Literal["codes", "ends"] = "codes"
+    """Where a player is: amid what codes act on; or between its ends, where pushes differ."""
+    show_motion: bool = False
+    """Whether the network is shown how far what is at each pixel has moved, and what lies on the
+    way from it to each border, beside the frames: what it need not find out."""
     width: int = 48
     """Channels at half of the frame's size; twice as many at an eighth of it."""
     kind: str = TWO_PLAYERS
@@ -101,6 +116,11 @@ class TwoPlayerConfig:
         for name, least in (("past_frames", 1), ("num_codes", 2), ("reach", 1), ("width", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name, known in (("pushes", ("odds", "places")), ("middle", ("codes", "ends"))):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
+                )
         if self.frame_size < 8 or self.frame_size % 8:
             raise ValueError(f"frame_size={self.frame_size}; accepted: multiples of 8")
 
@@ -120,6 +140,9 @@ class Foreseen(NamedTuple):
     unforced_BHW: Tensor
     """fp32: from how far below and to the right, in pixels, if its player lets it be: a paddle that
     slides goes on, and a code tells only what is done to it."""
+    pushed_B2HW: Tensor
+    """fp32 >= 0: how many pixels from there a push up or left takes it, and one down or right; 0
+    where pushes are odds."""
     explained_BHW: Tensor
     """fp32 in 0..1: the share of what is not foretold that a code has explained."""
     crisp_BHW: Tensor
@@ -154,42 +177,57 @@ class Foresight(nn.Module):
 
     def __init__(self, config: TwoPlayerConfig) -> None:
         super().__init__()
-        width, self.num_places = config.width, config.num_places
-        seen = 3 * (2 * config.past_frames - 1)  # frames, and how each differs from the one before
+        width, self.num_places, self.reach = config.width, config.num_places, config.reach
+        self.show_motion = config.show_motion
+        # Frames, and how each differs from the one before.
+        seen = 3 * (2 * config.past_frames - 1)
+        if config.show_motion:
+            seen += 4 + 2 * (config.past_frames - 1)
         self.into = nn.Conv2d(4 * seen, width, 3, padding=1)
         self.first = nn.Sequential(*(DilatedBlock(width) for _ in range(2)))
         self.down = nn.Conv2d(width, 2 * width, 4, stride=4)
         self.afar = nn.Sequential(*(DilatedBlock(2 * width) for _ in range(3)))
         self.up = nn.Conv2d(2 * width, width, 1)
         self.last = nn.Sequential(*(DilatedBlock(width, d) for d in (1, 2, 4, 1, 2)))
-        self.out = nn.Conv2d(width, 4 * (self.num_places + 4), 1)
+        self.foretells_pushes = config.pushes == "places"
+        self.out = nn.Conv2d(width, 4 * (self.num_places + 4 + 2 * self.foretells_pushes), 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
             at = self.out.bias.view(-1, 4)
             at[self.num_places // 2] = STAYS
             at[self.num_places + 1] = at[self.num_places + 3] = -3.0
+            at[self.num_places + 4 :] = PUSHED
 
     def forward(self, history_BPCHW: Tensor) -> Foreseen:
         change = 2 * (history_BPCHW[:, 1:] - history_BPCHW[:, :-1])
-        x = F.pixel_unshuffle(torch.cat((history_BPCHW / 2, change), 1).flatten(1, 2), 2)
+        shown = torch.cat((history_BPCHW / 2, change), 1).flatten(1, 2)
+        if self.show_motion:
+            frames = history_BPCHW.unbind(1)
+            moved = [_moved(*pair, self.reach) for pair in pairwise(frames)]
+            shown = torch.cat((shown, _ways_out(frames[-1]), *moved), 1)
+        x = F.pixel_unshuffle(shown, 2)
         x = x.to(self.into.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = self.first(self.into(x))
         afar = self.afar(self.down(F.relu(x)))
         x = x + F.interpolate(self.up(F.relu(afar)), scale_factor=4)
         out = F.pixel_shuffle(self.out(F.relu(self.last(x))).float(), 2)
-        places, *heads = out.split((self.num_places, 1, 1, 1, 1), 1)
-        code, explained, unforced, crisp = (head[:, 0] for head in heads)
-        return Foreseen(places, F.softplus(code), unforced, explained.sigmoid(), F.softplus(crisp))
+        places, heads, pushed = out.tensor_split((self.num_places, self.num_places + 4), 1)
+        code, explained, unforced, crisp = heads.unbind(1)
+        pushed = F.softplus(pushed) if self.foretells_pushes else torch.zeros_like(heads[:, :2])
+        return Foreseen(
+            places, F.softplus(code), unforced, pushed, explained.sigmoid(), F.softplus(crisp)
+        )
 
 
 class Transport(nn.Module):
     """The newest frame (B, C, H, W) -> what comes of it, fp32 (B, 1 + K, C, H, W): without a code,
     and, where codes (K, 2) are given, with each of them everywhere."""
 
-    def __init__(self, reach: int) -> None:
+    def __init__(self, config: TwoPlayerConfig) -> None:
         super().__init__()
-        self.reach = reach
+        self.reach = reach = config.reach
+        self.to_places = config.pushes == "places"
         line = torch.arange(-reach, reach + 1).float()
         below_D = (line[:, None] + line).flatten()[:, None, None]
         self.register_buffer("below_D", below_D, persistent=False)
@@ -215,9 +253,16 @@ class Transport(nn.Module):
         came_from_BDHW = self._under(foreseen, push_BHW[:, None], hold_BHW[:, None])
         return _mixed(self.around(newest_BCHW, foreseen.crisp_BHW), came_from_BDHW, sure)
 
-    def _under(self, foreseen: Foreseen, push: Tensor, hold: Tensor) -> Tensor:
-        """Logits (B, D, H, W) of where pixels come from under a code."""
+    def _under(self, foreseen: Foreseen, push: Tensor | float, hold: Tensor) -> Tensor:
+        """Logits (B, D, H, W) of where pixels come from under a code, of all or (B, 1, H, W) of
+        each."""
         off_BDHW = self.below_D - foreseen.unforced_BHW[:, None]
+        if self.to_places:
+            back_B1HW, forth_B1HW = foreseen.pushed_B2HW.split(1, 1)
+            way = torch.as_tensor(push)
+            # What is pushed up comes from below.
+            off_BDHW = off_BDHW - way.relu() * back_B1HW + (-way).relu() * forth_B1HW
+            push = 0.0
         far_BDHW = off_BDHW.abs()
         odds_BDHW = (push * off_BDHW - hold * far_BDHW) / (1 + far_BDHW)
         return foreseen.came_from_BDHW + foreseen.by_code_BHW[:, None] * odds_BDHW
@@ -281,10 +326,10 @@ class TwoPlayerModel(
         self.prompts = np.zeros((0, 1, size, size, 3), np.uint8)
         """Starting frames shipped with the weights, uint8 (G, T, H, W, 3); G may be 0."""
         self.foresight = Foresight(config)
-        self.transport = Transport(config.reach)
-        self.codes_K2 = nn.Parameter(_first_codes(config.num_codes))
+        self.transport = Transport(config)
+        self.codes_K2 = nn.Parameter(_first_codes(config))
         """How much each code pushes up or left, and how much it holds: log odds far from the
-        unforced move."""
+        unforced move, or from where the push goes."""
 
     @property
     def device(self) -> torch.device:
@@ -300,7 +345,8 @@ class TwoPlayerModel(
         """
         frames = self._check_frames(frames_BTHWC)
         seen = self._foresee_all(frames)
-        players = [self.find_players(game) for game in seen]
+        pixels = to_float(frames[:, self.config.past_frames - 1 :]).movedim(-1, 2)
+        players = [self.find_players(*game) for game in zip(pixels, seen, strict=True)]
         # Like everything that follows, seen in the newest frame.
         newest = Foreseen(
             *(torch.stack([each[-1] for each in part]) for part in zip(*seen, strict=True))
@@ -316,7 +362,7 @@ class TwoPlayerModel(
         frame = self.compose(state.history_BPCHW[:, -1], state.foreseen, masks, codes, SURE)
         state.history_BPCHW = torch.cat((state.history_BPCHW[:, 1:], frame[:, None]), 1)
         state.foreseen = self.foresight(state.history_BPCHW)
-        state.players_BS2 = self.follow(state.foreseen, state.players_BS2)
+        state.players_BS2 = self.follow(frame, state.foreseen, state.players_BS2)
 
     def render(self, state: DuelState) -> np.ndarray:
         """The newest frame of every game, uint8 (B, H, W, 3)."""
@@ -384,11 +430,12 @@ class TwoPlayerModel(
         for game_TCHW, seen in zip(
             to_float(frames).movedim(-1, 2), self._foresee_all(frames), strict=True
         ):
-            first = num_seen - past
-            players = [self.find_players(Foreseen(*(each[: first + 1] for each in seen)))[-1:]]
-            for r in range(first + 1, frames.shape[1] - past):
+            first, newest_RCHW = num_seen - past, game_TCHW[past - 1 :]
+            early = Foreseen(*(each[: first + 1] for each in seen))
+            players = [self.find_players(newest_RCHW[: first + 1], early)[-1:]]
+            for r in range(first + 1, len(newest_RCHW) - 1):
                 now = Foreseen(*(each[r : r + 1] for each in seen))
-                players.append(self.follow(now, players[-1]))
+                players.append(self.follow(newest_RCHW[r : r + 1], now, players[-1]))
             foreseen = Foreseen(*(each[first:-1] for each in seen))
             players_MS2 = torch.cat(players)
             yield Watched(
@@ -459,23 +506,25 @@ class TwoPlayerModel(
         return self.transport(newest_BCHW, foreseen, self.codes_K2 if with_codes else None, sure)
 
     @torch.no_grad()
-    def find_players(self, seen: Foreseen) -> Tensor:
-        """Where the players of one game are in each of R frames that follow one another, from what
-        was foreseen of them: fp32 (R, S, 2) of x and y in pixels.
+    def find_players(self, newest_RCHW: Tensor, seen: Foreseen) -> Tensor:
+        """Where the players of one game are in each of R frames that follow one another, from these
+        and what is foreseen of the next: fp32 (R, S, 2) of x and y in pixels.
 
         First the player who is left of the other in the first of the frames, or, where one is
         more above than beside the other, above. Raises PlayersNotSeenError where two cannot be
         seen.
         """
         found, strength = [], []
+        steered_RHW = self.steered(newest_RCHW, seen)
         for _ in range(NUM_PLAYERS):
             bright_RHW = seen.explained_BHW.square() * blur(seen.by_code_BHW, SMOOTH)
-            path_R2 = _middle(seen, _brightest_path(bright_RHW))
+            path_R2 = _middle(seen, steered_RHW, _brightest_path(bright_RHW))
             found.append(path_R2)
             strength.append(float(_around(seen.explained_BHW, path_R2, NEAR).mean()))
             # The other one is somewhere else.
             free_RHW = _distance(path_R2, bright_RHW.shape[-1]) > APART
             seen = seen._replace(explained_BHW=seen.explained_BHW * free_RHW)
+            steered_RHW = steered_RHW * free_RHW
         visible = sum(s > SEEN for s in strength)
         if visible < NUM_PLAYERS:
             raise PlayersNotSeenError(
@@ -487,9 +536,22 @@ class TwoPlayerModel(
         swap = (dx if abs(dx) > abs(dy) else dy) < 0
         return torch.stack((second, first) if swap else (first, second), 1)
 
-    def follow(self, foreseen: Foreseen, before_BS2: Tensor) -> Tensor:
+    def follow(self, newest_BCHW: Tensor, foreseen: Foreseen, before_BS2: Tensor) -> Tensor:
         """Where the players of B games are now, near where they were: fp32 (B, S, 2)."""
-        return torch.stack([_middle(foreseen, before_BS2[:, s]) for s in range(NUM_PLAYERS)], 1)
+        steered_BHW = self.steered(newest_BCHW, foreseen)
+        middles = [_middle(foreseen, steered_BHW, before_BS2[:, s]) for s in range(NUM_PLAYERS)]
+        return torch.stack(middles, 1)
+
+    def steered(self, newest_BCHW: Tensor, foreseen: Foreseen) -> Tensor:
+        """What tells where a player's ends are: fp32 >= 0 (B, H, W)."""
+        if self.config.middle == "codes":
+            return _by_code(foreseen)
+        # Pushed one way or the other, a paddle's ends differ and nothing else does.
+        ways_K = self.codes_K2[:, 0]
+        opposite_22 = self.codes_K2[torch.stack((ways_K.argmin(), ways_K.argmax()))]
+        guesses = self.transport(newest_BCHW, foreseen, opposite_22)
+        differ_BHW = (guesses[:, 1] - guesses[:, 2]).norm(dim=1)
+        return foreseen.explained_BHW.square() * differ_BHW
 
     def masks(self, foreseen: Foreseen, players_BS2: Tensor) -> Tensor:
         """The pixels that each player's code acts on, bool (B, S, H, W); no pixel has two."""
@@ -519,14 +581,48 @@ class TwoPlayerModel(
         return torch.einsum("bkhw,bshw->bsk", error, masks_BSHW.float()).argmin(-1)
 
 
-def _first_codes(num_codes: int) -> Tensor:
+def _first_codes(config: TwoPlayerConfig) -> Tensor:
     """How much each code pushes and holds before anything is learned: fp32 (K, 2).
 
     The codes hold, push up or left, and push down or right. Another order, or up with right, would
     do as well; that one is given spares the search, and is all that names a code.
     """
-    codes = torch.tensor(((0.0, 3.0), (2.0, 0.0), (-2.0, 0.0)))[:num_codes]
-    return torch.cat((codes, torch.randn(num_codes - len(codes), 2)))
+    push, hold = (2.0, 0.0) if config.pushes == "odds" else (1.0, 3.0)
+    codes = torch.tensor(((0.0, 3.0), (push, hold), (-push, hold)))[: config.num_codes]
+    others = torch.randn(config.num_codes - len(codes), 2)
+    if config.pushes == "places":
+        others[:, 1] = hold
+    return torch.cat((codes, others))
+
+
+def _ways_out(frame_BCHW: Tensor) -> Tensor:
+    """How much changes on the straight way from each pixel to the border above, below, left and
+    right of it, in 0..1, (B, 4, H, W): nothing where the thing that it belongs to is at a wall."""
+    ways = []
+    for axis in (2, 3):
+        steps = frame_BCHW.diff(dim=axis).abs().sum(1).float()
+        before = F.pad(steps.cumsum(axis - 1), (0, 0, 1, 0) if axis == 2 else (1, 0))
+        after = before.narrow(axis - 1, -1, 1) - before
+        ways += [before.tanh(), after.tanh()]
+    return torch.stack(ways, 1)
+
+
+def _moved(before_BCHW: Tensor, after_BCHW: Tensor, reach: int) -> Tensor:
+    """How far what is at each pixel has come, right and down, in shares of the reach, fp32
+    (B, 2, H, W). Matched around it, straight along either axis; 0 where no move fits better."""
+    wide = F.pad(before_BCHW.float(), (reach,) * 4, mode="replicate")
+    height, width = after_BCHW.shape[-2:]
+    moves = [(0, 0)] + [m for d in range(1, reach + 1) for m in ((d, 0), (-d, 0), (0, d), (0, -d))]
+    differ = torch.stack([
+        (wide[..., reach - y : reach - y + height, reach - x : reach - x + width] - after_BCHW)
+        .abs().sum(1)
+        for x, y in moves
+    ], 1)  # fmt: skip
+    around = F.avg_pool2d(differ, 5, 1, 2)
+    # A faint thing is matched as surely as a loud one.
+    odds = -MATCH * around / (around.amax(1, keepdim=True) + FAINT_MOVE)
+    share = torch.tensor(moves, dtype=odds.dtype, device=odds.device) / reach
+    return torch.einsum("bmhw,mx->bxhw", odds.softmax(1), share)
 
 
 def _mixed(around_BCDHW: Tensor, came_from_BDHW: Tensor, sure: float) -> Tensor:
@@ -561,23 +657,31 @@ def blur(map_BHW: Tensor, sigma: float) -> Tensor:
     return F.conv2d(x, weight.view(1, 1, 1, -1), padding=(0, half)).view_as(map_BHW)
 
 
-def _middle(foreseen: Foreseen, before_B2: Tensor) -> Tensor:
+def _by_code(foreseen: Foreseen) -> Tensor:
+    """How much codes act where they explain something, (B, H, W)."""
+    return foreseen.explained_BHW.square() * foreseen.by_code_BHW
+
+
+def _middle(foreseen: Foreseen, steered_BHW: Tensor, before_B2: Tensor) -> Tensor:
     """The middle between the ends of what is steered near there."""
-    map_BHW = foreseen.explained_BHW.square() * foreseen.by_code_BHW
-    size = map_BHW.shape[-1]
-    pixel = torch.arange(size, dtype=torch.float32, device=map_BHW.device)
+    where_BHW = _by_code(foreseen)
+    size = steered_BHW.shape[-1]
+    pixel = torch.arange(size, dtype=torch.float32, device=steered_BHW.device)
     at_B2 = before_B2
     for _ in range(4):
-        near = map_BHW * (-_distance(at_B2, size).square() / (2 * NEAR**2)).exp()
-        near = near / near.sum((1, 2), keepdim=True).clamp_min(1e-9)
-        at_B2 = torch.stack(((near.sum(1) * pixel).sum(1), (near.sum(2) * pixel).sum(1)), 1)
-    whole = map_BHW * (_distance(at_B2, size) < HALF)
+        near = where_BHW * (-_distance(at_B2, size).square() / (2 * NEAR**2)).exp()
+        total_B1 = near.sum((1, 2))[:, None] + NOTHING
+        across_B, down_B = (near.sum(axis) @ pixel for axis in (1, 2))
+        # Where nothing is steered it stays.
+        at_B2 = (torch.stack((across_B, down_B), 1) + NOTHING * at_B2) / total_B1
+    whole = steered_BHW * (_distance(at_B2, size) < HALF)
     middle = []
     for axis in (1, 2):
         upto = whole.sum(axis).cumsum(1)
-        upto = upto / upto[:, -1:].clamp_min(1e-9)
+        upto = upto / upto[:, -1:].clamp_min(NOTHING)
         middle.append(((upto < END).sum(1) + (upto < 1 - END).sum(1)) / 2)
-    return torch.stack(middle, 1)
+    seen_B1 = whole.sum((1, 2))[:, None] > NOTHING
+    return torch.where(seen_B1, torch.stack(middle, 1), at_B2)
 
 
 def _brightest_path(map_RHW: Tensor) -> Tensor:

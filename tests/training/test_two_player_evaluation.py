@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from genie_env import cli
 from genie_env.world_model.two_player import TwoPlayerModel
@@ -151,9 +152,19 @@ def test_training_ends_with_a_model_and_goes_on_only_as_it_began(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     cli.main(["collect-duels", "--out", "games", "--num-games", "6", "--shard-games", "6"])
     command = ["train-two-player", "--run", "run", "--data", "games"]
-    tiny = ["loop.steps=3", "loop.batch_size=2", "model.width=8", "model.reach=2"]
+    tiny = ["loop.steps=3", "loop.batch_size=2", "loop.compile=false"]
+    tiny += ["model.width=8", "model.reach=2"]
     cli.main([*command, "--change", *tiny])
-    assert TwoPlayerModel.from_pretrained("run/model").config.width == 8
+    first = TwoPlayerModel.from_pretrained("run/model", dtype=torch.float32)
+    assert first.config.width == 8
     cli.main([*command, "--change", *tiny])
+
+    further = ["train-two-player", "--run", "further", "--data", "games", "--change", *tiny]
+    still = ["loop.learning_rate=0", "loop.final_learning_rate=0", "start_from=run/model"]
+    cli.main([*further, *still])
+    second = TwoPlayerModel.from_pretrained("further/model", dtype=torch.float32)
+    assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
+    with pytest.raises(SystemExit, match="start_from=run/model has TwoPlayerConfig"):
+        cli.main([*further[:2], "other", *further[3:], *still, "model.num_codes=4"])
     with pytest.raises(ValueError, match="begun with another config"):
         train_two_player(TwoPlayerRun(), tmp_path / "run", [tmp_path / "games"], [])
