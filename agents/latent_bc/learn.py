@@ -240,11 +240,13 @@ class Lesson:
         some = self.draw_labelled(count, seed)
         return name, trained(self.config.run / name, partial(train, self, some))
 
-    def maps(self, some: LabelledSet, policy: Policy) -> dict[MapKind, ActionMap]:
-        """From the latent policy's actions to real ones, in each way."""
+    def maps(
+        self, some: LabelledSet, policy: Policy, kinds: Sequence[MapKind] = MAP_KINDS
+    ) -> dict[MapKind, ActionMap]:
+        """From the latent policy's actions to real ones, in each of these ways."""
         logits_XK = logits_of(policy, self.labelled_clips(some, policy.config.num_frames))
         count_KA = self._counts(some)
-        return {kind: fit_map(kind, count_KA, some.actions_X, logits_XK) for kind in MAP_KINDS}
+        return {kind: fit_map(kind, count_KA, some.actions_X, logits_XK) for kind in kinds}
 
     def _counts(self, some: LabelledSet) -> np.ndarray:
         """How often each latent action goes with each button, fp64 (K, A)."""
@@ -312,7 +314,8 @@ def learn(config: CloningConfig) -> RealPolicy:
         real = RealPolicy(policy, None, config.seed)
     else:
         policy = lesson.latent_policy()
-        real = RealPolicy(policy, lesson.maps(some, policy)[config.map], config.seed)
+        action_map = lesson.maps(some, policy, (config.map,))[config.map]
+        real = RealPolicy(policy, action_map, config.seed)
     real.save(config.run / "policy", {"model": config.model, "labels": config.labels})
     num_codes = lesson.model.config.num_actions
     back = fit_controller(some.actions_X, some.before_XE, some.codes_X, num_codes)

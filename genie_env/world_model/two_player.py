@@ -345,14 +345,16 @@ class TwoPlayerModel(
         """
         frames = self._check_frames(frames_BTHWC)
         seen = self._foresee_all(frames)
-        pixels = to_float(frames[:, self.config.past_frames - 1 :]).movedim(-1, 2)
-        players = [self.find_players(*game) for game in zip(pixels, seen, strict=True)]
+        past, pixels = self.config.past_frames, to_float(frames).movedim(-1, 2)
+        newest_BRCHW = pixels[:, past - 1 :]
+        players = [self.find_players(*game) for game in zip(newest_BRCHW, seen, strict=True)]
         # Like everything that follows, seen in the newest frame.
         newest = Foreseen(
             *(torch.stack([each[-1] for each in part]) for part in zip(*seen, strict=True))
         )
-        history = to_float(frames[:, -self.config.past_frames :]).movedim(-1, 2)
-        return DuelState(history, newest, torch.stack([path_RS2[-1] for path_RS2 in players]))
+        return DuelState(
+            pixels[:, -past:], newest, torch.stack([path_RS2[-1] for path_RS2 in players])
+        )
 
     @torch.no_grad()
     def step(self, state: DuelState, codes_BS: np.ndarray | Tensor | Any) -> None:
