@@ -188,6 +188,7 @@ def evaluate_two_player(
     num_games: int = 200,
     num_driven: int = 40,
     num_varied: int = 40,
+    beside: tuple[Path, ...] = (),
     out: Path = Path("runs/eval"),
 ) -> None:
     """Measure whether both latent actions of two-player models control the two players.
@@ -198,22 +199,23 @@ def evaluate_two_player(
         num_games: Games of each.
         num_driven: Games that are also driven, in the model and in the real game.
         num_varied: Games of our own of each kind of variation: no ball, distractors ...
+        beside: Folders of such reports, to be shown in the same table.
         out: For report.html, report.json, report.md and pictures in a folder for each model; what
             they reach of what they should is in two-players.md.
     """
     from training.evaluation.two_player.bars import bars_table
-    from training.evaluation.two_player.evaluate import TwoPlayerEvaluation
+    from training.evaluation.two_player.evaluate import TwoPlayerEvaluation, read_two_player
     from training.evaluation.two_player.evaluate import evaluate_two_player as measure
 
     config = TwoPlayerEvaluation(games, num_games, num_driven, num_varied)
-    found = {}
+    found = {folder.name: read_two_player(folder) for folder in beside}
+    out.mkdir(parents=True, exist_ok=True)
     for name in model:
         path = Path(name)
         folder = out / (path.parent.name if path.name == "model" else path.name)
         found[folder.name] = measure(name, config, folder)
         print(f"the whole report: {folder / 'report.html'}")
-        # What is known is written, should the rest be cut off.
-        (out / "two-players.md").write_text(bars_table(found))
+    (out / "two-players.md").write_text(bars_table(found))
     print(bars_table(found))
 
 

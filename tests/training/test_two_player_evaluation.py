@@ -12,7 +12,7 @@ from genie_env.world_model.two_player import TwoPlayerModel
 from training.evaluation.sections import Row, Section, bootstrap
 from training.evaluation.two_player.bars import OWN, Bar, bars_table
 from training.evaluation.two_player.driven import RealGames, interventions_section
-from training.evaluation.two_player.evaluate import HELD_OUT, TRAINED_ON
+from training.evaluation.two_player.evaluate import HELD_OUT, TRAINED_ON, read_two_player
 from training.evaluation.two_player.sections import codes_section
 from training.evaluation.two_player.variations import play_changed
 from training.evaluation.two_player.watch import (
@@ -127,6 +127,15 @@ def test_the_command_writes_a_report(tmp_path, capsys):
     table = (tmp_path / "two-players.md").read_text()
     assert table in capsys.readouterr().out
     assert "| duel | both within 4 px, each on its side | >= 0.95 |" in table
+    # A report that is there is shown without measuring anything again.
+    arguments = ["--model", "--beside", str(tmp_path / "duel"), "--out", str(tmp_path / "again")]
+    cli.main(["eval-two-player", *arguments])
+    assert (tmp_path / "again" / "two-players.md").read_text() == table
+
+
+def test_a_folder_without_a_report_is_no_report(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"report\.json is not there"):
+        read_two_player(tmp_path)
 
 
 def test_bars_are_met_or_not():

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation.sections import Figure, Row, Section
+from training.evaluation.sections import Estimate, Figure, Row, Section
 
 Curve = np.ndarray | tuple[np.ndarray, ...]
 
@@ -54,6 +54,28 @@ def write_report(out: Path, title: str, summary: dict[str, str], sections: list[
     (out / "report.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     (out / "report.md").write_text(_markdown(title, summary, sections), encoding="utf-8")
     (out / "report.html").write_text(_html(title, summary, sections), encoding="utf-8")
+
+
+def read_report(out: Path) -> list[Section]:
+    """The sections that `write_report` wrote there, without figures; nan where it says null.
+    Raises FileNotFoundError where there are none."""
+    path = out / "report.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: {out} is no folder of a report")
+
+    def row(found: dict[str, Any]) -> Row:
+        numbers = {
+            name: math.nan if found[name] is None else found[name]
+            for name in ("value", "low", "high")
+        }
+        beside = {name: math.nan if v is None else v for name, v in found["beside"].items()}
+        estimate = Estimate(**numbers, count=found["count"])
+        return Row(found["name"], estimate, found["unit"], beside)
+
+    return [
+        Section(section["title"], section["protocol"], [row(each) for each in section["rows"]])
+        for section in json.loads(path.read_text())["sections"]
+    ]
 
 
 def curve_png(series: Mapping[str, Curve], x_label: str, y_label: str) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from genie_env.world_model.two_player import PlayersNotSeenError, TwoPlayerModel
-from training.evaluation.report import write_report
+from training.evaluation.report import read_report, write_report
 from training.evaluation.sections import Row, Section, bootstrap
 from training.evaluation.two_player.bars import FOUND
 from training.evaluation.two_player.driven import driven_section, interventions_section
@@ -74,6 +74,16 @@ def evaluate_two_player(
             for section in sections
         ]
         write_report(out, name, summary, sections)
+    return found
+
+
+def read_two_player(out: Path) -> dict[str, list[Section]]:
+    """What `evaluate_two_player` wrote to `out`, by game; figures left out. Raises
+    FileNotFoundError."""
+    found: dict[str, list[Section]] = {}
+    for section in read_report(out):
+        game, _, title = section.title.partition(": ")
+        found.setdefault(game, []).append(replace(section, title=title))
     return found
 
 
