@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from genie_env.world_model.allocator import keep_freed_memory
 from genie_env.world_model.transformer import STTransformer
+from genie_env.world_model.two_player import Foresight, MatrixConv2d
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class LoopConfig:
     """Reached by a cosine at the last step."""
     warmup_steps: int = 200
     optimizer: Literal["muon", "adamw"] = "muon"
-    """`muon`: Muon (Jordan et al., 2024) for the transformers' matrices, AdamW for the rest, at
-    the same learning rate. `adamw`: AdamW for all."""
+    """`muon`: Muon (Jordan et al., 2024) for the hidden matrices of transformers and of the network
+    that foresees games of two, AdamW for the rest, at the same learning rate. `adamw`: AdamW
+    for all."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's."""
     weight_decay: float = 1e-4
@@ -128,9 +130,9 @@ def make_optimizers(stage: nn.Module, config: LoopConfig) -> list[torch.optim.Op
     hidden = {
         id(layer.weight)
         for part in stage.modules()
-        if isinstance(part, STTransformer)
+        if isinstance(part, STTransformer | Foresight)
         for layer in part.modules()
-        if isinstance(layer, nn.Linear)
+        if isinstance(layer, nn.Linear | MatrixConv2d)
     }
     weights = [p for p in stage.parameters() if p.requires_grad]
     by_muon = [p for p in weights if config.optimizer == "muon" and id(p) in hidden]

@@ -29,12 +29,11 @@ class TwoPlayerRun:
     loss: TwoPlayerLossConfig = field(default_factory=TwoPlayerLossConfig)
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=2_400,
+            steps=1_500,
             batch_size=24,
             learning_rate=1.5e-3,
             final_learning_rate=6e-5,
             warmup_steps=30,
-            optimizer="adamw",
             compile=True,
             validate_every=200,
         )

@@ -7,14 +7,14 @@ pixels, C = 3, K codes of a player.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genie_env.world_model.pixels import blur
 from genie_env.world_model.tokenizer import to_float
-from genie_env.world_model.two_player import OWN, SURE, TwoPlayerConfig, TwoPlayerModel, blur
+from genie_env.world_model.two_player import OWN, SURE, TwoPlayerConfig, TwoPlayerModel
 
 FAINT = 1e-3
 """Squared error, of pixels from -1 to 1, below which nothing is worth explaining."""
@@ -30,13 +30,10 @@ class TwoPlayerLossConfig:
     it (hard EM), as nobody knows yet where the players are."""
     share_near: float = 4.0
     """The same for the share that a code explains."""
-    scale: Literal["transition", "clip"] = "transition"
-    """What errors are shares of: what standing still would cost now, or on average of the clip, so
-    that transitions in which little happens count no more than others."""
     locally: float = 8.0
     """Weight of the part of the error around each pixel that its code leaves: a faint player
     counts as much as a loud one."""
-    any_code: float = 0.0
+    any_code: float = 1.0
     """Weight of the error of the mean over all codes: players do any of them as often, so it must
     foretell as well as no code does. It tells codes that fit nowhere (a push at a wall) what they
     do."""
@@ -67,13 +64,10 @@ class TwoPlayerStage(nn.Module):
         with torch.autocast(frames.device.type, enabled=False):
             guesses = self.model.guesses(history[:, -1], foreseen, with_codes)
             error = (guesses - target[:, None]).square().mean(2)  # B 1+K H W
-            # In shares of what standing still would cost: faint games count as much as loud ones.
-            if self.loss.scale == "transition":
-                change = (history[:, -1] - target).square().mean((1, 2, 3))
-            else:
-                shown = frames[:, : past + own + 1]
-                change = (shown[:, 1:] - shown[:, :-1]).square().mean((1, 2, 3, 4))
-            scale_B = change + 4e-4
+            # In shares of what standing still would cost on average of the clip: faint games count
+            # as much as loud ones, transitions in which little happens no more than others.
+            shown = frames[:, : past + own + 1]
+            scale_B = (shown[:, 1:] - shown[:, :-1]).square().mean((1, 2, 3, 4)) + 4e-4
             foretold = error[:, 0].mean((1, 2)) / scale_B
             metrics = {"foretold": foretold.detach().mean()}
             if not with_codes:

@@ -5,14 +5,17 @@ game, does. One network looks at past frames only and says of every pixel
 
 * where it will have come from (after Jia et al., 2016, arXiv 1605.09673): chances of all places
   within reach, those of every move that a player may make among them;
-* how much a code would change that, and from which move on: a code is two numbers (how much it
-  pushes one way and how much it holds back, or `TwoPlayerConfig.pushes`), which know neither the
-  place nor the game, and can but choose among the moves that are likely anyway;
+* which move is left to itself, how far from it a push one way and the other would take things, and
+  how much a code tells of that: a code is two numbers, which way it pushes and how surely, which
+  know neither the place nor the game, and can but choose among the moves that are likely anyway;
 * how much crisper the newest frame should be before anything is taken from it;
 * what share of what is not foretold a code has explained in frames like these.
 
-The last finds the players: a ball can be foretold, or no code tells where it goes. A code acts
-within its own player's pixels, so that neither player's reaches the other, or the rest.
+What a network learns too slowly is worked out: how far things have moved is shown to it, and that
+they do not go past a border holds whatever it says.
+
+The explained share finds the players: a ball can be foretold, or no code tells where it goes. A
+code acts within its own player's pixels, so that neither player's reaches the other, or the rest.
 
 Shapes: B games, T frames, P past frames, H W pixels, C = 3, S = 2 players, K codes of a player,
 D = (2 reach + 1)^2 places that a pixel may come from, R = T - P + 1 moments with a whole past, M
@@ -25,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +47,15 @@ from genie_env.world_model.checkpoint import (
     write_config,
     write_prompts,
     write_weights,
+)
+from genie_env.world_model.pixels import (
+    beyond,
+    blur,
+    crisper,
+    fastest,
+    moved,
+    room,
+    with_surroundings,
 )
 from genie_env.world_model.tokenizer import check_frames, to_float, to_uint8
 
@@ -66,6 +78,10 @@ STAYS = 6.0
 """Log odds, before anything is learned, that a pixel stays where it is."""
 PUSHED = 1.85
 """Before anything is learned, how far pushes are thought to go: softplus of it is two pixels."""
+HEADS = 6
+"""What is foreseen of a pixel beside where it will have come from."""
+STOPPED = 4.0
+"""Log odds against a move for which there is no room."""
 SEEN = 0.2
 """Of what a code has to explain, on average over the frames seen, where a player is."""
 OWN = 0.25
@@ -74,8 +90,6 @@ REACH_OF_PLAYER, APART = 18.0, 16.0
 """Pixels: how far from its middle a player's code acts, and how far two players are apart."""
 SMOOTH, NEAR, HALF = 2.0, 9.0, 15.0
 """Pixels: what is looked at together to find a player, and to follow one; half of the longest."""
-MATCH, FAINT_MOVE = 20.0, 0.05
-"""Log odds of a move that fits against one that fits not at all; how much may differ by chance."""
 NOTHING = 1e-9
 """What is steered, all together, where nothing is."""
 END = 0.1
@@ -99,14 +113,6 @@ class TwoPlayerConfig:
     holds both."""
     reach: int = 4
     """Pixels that things may move in a step, up or down, left or right."""
-    pushes: Literal["odds", "places"] = "odds"
-    """What a code is: odds for and against what lies far from the unforced move; or which way, and
-    how surely, to the place where a push is foretold to take each pixel."""
-    middle: Literal["codes", "ends"] = "codes"
-    """Where a player is: amid what codes act on; or between its ends, where pushes differ."""
-    show_motion: bool = False
-    """Whether the network is shown how far what is at each pixel has moved, and what lies on the
-    way from it to each border, beside the frames: what it need not find out."""
     width: int = 48
     """Channels at half of the frame's size; twice as many at an eighth of it."""
     kind: str = TWO_PLAYERS
@@ -116,11 +122,6 @@ class TwoPlayerConfig:
         for name, least in (("past_frames", 1), ("num_codes", 2), ("reach", 1), ("width", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name, known in (("pushes", ("odds", "places")), ("middle", ("codes", "ends"))):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
-                )
         if self.frame_size < 8 or self.frame_size % 8:
             raise ValueError(f"frame_size={self.frame_size}; accepted: multiples of 8")
 
@@ -133,16 +134,16 @@ class TwoPlayerConfig:
 class Foreseen(NamedTuple):
     """What the past tells of the next frame, at each of its pixels."""
 
-    came_from_BDHW: Tensor
+    came_from_BHWD: Tensor
     """fp32 logits: from which place of the newest frame, row by row."""
     by_code_BHW: Tensor
-    """fp32 >= 0: how much a code changes that."""
+    """fp32 >= 0: how much a code tells of that."""
     unforced_BHW: Tensor
     """fp32: from how far below and to the right, in pixels, if its player lets it be: a paddle that
     slides goes on, and a code tells only what is done to it."""
-    pushed_B2HW: Tensor
-    """fp32 >= 0: how many pixels from there a push up or left takes it, and one down or right; 0
-    where pushes are odds."""
+    pushed_BHW4: Tensor
+    """fp32 >= 0: how many pixels from there a push takes it up, down, left or right, if that is the
+    way it goes; not past a border."""
     explained_BHW: Tensor
     """fp32 in 0..1: the share of what is not foretold that a code has explained."""
     crisp_BHW: Tensor
@@ -160,11 +161,26 @@ class Watched(NamedTuple):
     """What came."""
 
 
+class MatrixConv2d(nn.Conv2d):
+    """A convolution that keeps its weight as the matrix that it is, (out, in kernel kernel): Muon
+    steps matrices."""
+
+    weight: nn.Parameter
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.weight = nn.Parameter(self.weight.detach().flatten(1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        weight = self.weight.view(self.out_channels, self.in_channels, *self.kernel_size)
+        return self._conv_forward(x_BCHW, weight, self.bias)
+
+
 class DilatedBlock(nn.Module):
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.second = nn.Conv2d(channels, channels, 1)
+        self.first = MatrixConv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.second = MatrixConv2d(channels, channels, 1)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
@@ -178,100 +194,96 @@ class Foresight(nn.Module):
     def __init__(self, config: TwoPlayerConfig) -> None:
         super().__init__()
         width, self.num_places, self.reach = config.width, config.num_places, config.reach
-        self.show_motion = config.show_motion
-        # Frames, and how each differs from the one before.
-        seen = 3 * (2 * config.past_frames - 1)
-        if config.show_motion:
-            seen += 4 + 2 * (config.past_frames - 1)
+        pairs = config.past_frames - 1
+        # Frames, how each differs from the one before, and motion.
+        seen = 3 * (1 + 2 * pairs) + 2 * pairs + (pairs > 0)
         self.into = nn.Conv2d(4 * seen, width, 3, padding=1)
         self.first = nn.Sequential(*(DilatedBlock(width) for _ in range(2)))
-        self.down = nn.Conv2d(width, 2 * width, 4, stride=4)
+        self.down = MatrixConv2d(width, 2 * width, 4, stride=4)
         self.afar = nn.Sequential(*(DilatedBlock(2 * width) for _ in range(3)))
-        self.up = nn.Conv2d(2 * width, width, 1)
+        self.up = MatrixConv2d(2 * width, width, 1)
         self.last = nn.Sequential(*(DilatedBlock(width, d) for d in (1, 2, 4, 1, 2)))
-        self.foretells_pushes = config.pushes == "places"
-        self.out = nn.Conv2d(width, 4 * (self.num_places + 4 + 2 * self.foretells_pushes), 1)
+        self.out = nn.Conv2d(width, 4 * (self.num_places + HEADS), 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
-            at = self.out.bias.view(-1, 4)
+            at = self.out.bias.view(4, -1).T
             at[self.num_places // 2] = STAYS
             at[self.num_places + 1] = at[self.num_places + 3] = -3.0
             at[self.num_places + 4 :] = PUSHED
 
     def forward(self, history_BPCHW: Tensor) -> Foreseen:
+        frames = history_BPCHW.unbind(1)
+        moves = [moved(*pair, self.reach) for pair in pairwise(frames)]
+        motion = [*moves, fastest(moves)] if moves else []
         change = 2 * (history_BPCHW[:, 1:] - history_BPCHW[:, :-1])
         shown = torch.cat((history_BPCHW / 2, change), 1).flatten(1, 2)
-        if self.show_motion:
-            frames = history_BPCHW.unbind(1)
-            moved = [_moved(*pair, self.reach) for pair in pairwise(frames)]
-            shown = torch.cat((shown, _ways_out(frames[-1]), *moved), 1)
-        x = F.pixel_unshuffle(shown, 2)
+        x = F.pixel_unshuffle(torch.cat((shown, *motion), 1), 2)
         x = x.to(self.into.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = self.first(self.into(x))
         afar = self.afar(self.down(F.relu(x)))
         x = x + F.interpolate(self.up(F.relu(afar)), scale_factor=4)
-        out = F.pixel_shuffle(self.out(F.relu(self.last(x))).float(), 2)
-        places, heads, pushed = out.tensor_split((self.num_places, self.num_places + 4), 1)
-        code, explained, unforced, crisp = heads.unbind(1)
-        pushed = F.softplus(pushed) if self.foretells_pushes else torch.zeros_like(heads[:, :2])
+        # Places of a pixel lie side by side in memory, as they are read together.
+        out = self.out(F.relu(self.last(x))).permute(0, 2, 3, 1)
+        out = out.unflatten(3, (2, 2, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2).float()
+        places, heads = out.tensor_split((self.num_places,), -1)
+        code, explained, unforced, crisp, back, forth = heads.unbind(-1)
+        room_BHW4 = room(frames[-1], self.reach)
         return Foreseen(
-            places, F.softplus(code), unforced, pushed, explained.sigmoid(), F.softplus(crisp)
+            places - STOPPED * beyond(room_BHW4, self.reach),
+            F.softplus(code),
+            unforced,
+            torch.minimum(F.softplus(torch.stack((back, forth, back, forth), -1)), room_BHW4),
+            explained.sigmoid(),
+            F.softplus(crisp),
         )
 
 
 class Transport(nn.Module):
-    """The newest frame (B, C, H, W) -> what comes of it, fp32 (B, 1 + K, C, H, W): without a code,
-    and, where codes (K, 2) are given, with each of them everywhere."""
+    """The newest frame (B, C, H, W) and codes (N, 2) -> what comes of it with each of them
+    everywhere, fp32 (B, N, C, H, W); zeros are no code."""
 
     def __init__(self, config: TwoPlayerConfig) -> None:
         super().__init__()
         self.reach = reach = config.reach
-        self.to_places = config.pushes == "places"
         line = torch.arange(-reach, reach + 1).float()
-        below_D = (line[:, None] + line).flatten()[:, None, None]
-        self.register_buffer("below_D", below_D, persistent=False)
+        self.register_buffer("below_D", (line[:, None] + line).flatten(), persistent=False)
+        # A paddle that touches the border behind it has room along it all the same.
+        upright_D = (line[:, None].abs() >= line.abs()).flatten()
+        self.register_buffer("upright_D", upright_D, persistent=False)
 
     def forward(
-        self,
-        newest_BCHW: Tensor,
-        foreseen: Foreseen,
-        codes_K2: Tensor | None = None,
-        sure: float = 1.0,
+        self, newest_BCHW: Tensor, foreseen: Foreseen, codes_N2: Tensor, sure: float = 1.0
     ) -> Tensor:
-        around_BCDHW = self.around(newest_BCHW, foreseen.crisp_BHW)
-        frames = [_mixed(around_BCDHW, foreseen.came_from_BDHW, sure)]
-        for code in () if codes_K2 is None else codes_K2.float():
-            frames.append(_mixed(around_BCDHW, self._under(foreseen, *code), sure))
-        return torch.stack(frames, 1)
+        around = self.around(newest_BCHW, foreseen.crisp_BHW)
+        codes = codes_N2.float()
+        return torch.stack([_mixed(around, self._under(foreseen, code), sure) for code in codes], 1)
 
     def with_codes(
-        self, newest_BCHW: Tensor, foreseen: Foreseen, codes_B2HW: Tensor, sure: float = 1.0
+        self, newest_BCHW: Tensor, foreseen: Foreseen, codes_BHW2: Tensor, sure: float = 1.0
     ) -> Tensor:
-        """What comes if each pixel has a code, or none (zeros), of its own: fp32 (B, C, H, W)."""
-        push_BHW, hold_BHW = codes_B2HW.float().unbind(1)
-        came_from_BDHW = self._under(foreseen, push_BHW[:, None], hold_BHW[:, None])
-        return _mixed(self.around(newest_BCHW, foreseen.crisp_BHW), came_from_BDHW, sure)
+        """What comes if each pixel has a code of its own: fp32 (B, C, H, W)."""
+        around = self.around(newest_BCHW, foreseen.crisp_BHW)
+        return _mixed(around, self._under(foreseen, codes_BHW2.float()), sure)
 
-    def _under(self, foreseen: Foreseen, push: Tensor | float, hold: Tensor) -> Tensor:
-        """Logits (B, D, H, W) of where pixels come from under a code, of all or (B, 1, H, W) of
-        each."""
-        off_BDHW = self.below_D - foreseen.unforced_BHW[:, None]
-        if self.to_places:
-            back_B1HW, forth_B1HW = foreseen.pushed_B2HW.split(1, 1)
-            way = torch.as_tensor(push)
-            # What is pushed up comes from below.
-            off_BDHW = off_BDHW - way.relu() * back_B1HW + (-way).relu() * forth_B1HW
-            push = 0.0
-        far_BDHW = off_BDHW.abs()
-        odds_BDHW = (push * off_BDHW - hold * far_BDHW) / (1 + far_BDHW)
-        return foreseen.came_from_BDHW + foreseen.by_code_BHW[:, None] * odds_BDHW
+    def _under(self, foreseen: Foreseen, code: Tensor) -> Tensor:
+        """Logits (B, H, W, D) of where pixels come from under a code, (2,) of all or (B, H, W, 2)
+        of each."""
+        push, sure = code.split(1, -1)
+        up, down, left, right = foreseen.pushed_BHW4.split(1, -1)
+        back = torch.where(self.upright_D, up, left)
+        forth = torch.where(self.upright_D, down, right)
+        # What is pushed up comes from below.
+        to = foreseen.unforced_BHW[..., None] + push.relu() * back - (-push).relu() * forth
+        far_BHWD = (self.below_D - to).abs()
+        odds_BHWD = -sure * far_BHWD / (1 + far_BHWD)
+        return foreseen.came_from_BHWD + foreseen.by_code_BHW[..., None] * odds_BHWD
 
     def around(self, newest_BCHW: Tensor, crisp_BHW: Tensor) -> Tensor:
-        """What lies at the places within reach of each pixel, fp32 (B, C, D, H, W)."""
-        B, _, H, W = newest_BCHW.shape
-        wide = _with_surroundings(_crisper(newest_BCHW.float(), crisp_BHW), self.reach)
-        return F.unfold(wide, 2 * self.reach + 1).view(B, 3, -1, H, W)
+        """What lies at the places within reach of each pixel, fp32 (B, C, H, W, down, across)."""
+        wide = with_surroundings(crisper(newest_BCHW.float(), crisp_BHW), self.reach)
+        side = 2 * self.reach + 1
+        return wide.unfold(2, side, 1).unfold(3, side, 1)
 
 
 @dataclass
@@ -328,8 +340,8 @@ class TwoPlayerModel(
         self.foresight = Foresight(config)
         self.transport = Transport(config)
         self.codes_K2 = nn.Parameter(_first_codes(config))
-        """How much each code pushes up or left, and how much it holds: log odds far from the
-        unforced move, or from where the push goes."""
+        """Which way each code pushes, up or left for more than 0, and how surely: log odds against
+        what lies far from where the push goes."""
 
     @property
     def device(self) -> torch.device:
@@ -347,7 +359,10 @@ class TwoPlayerModel(
         seen = self._foresee_all(frames)
         past, pixels = self.config.past_frames, to_float(frames).movedim(-1, 2)
         newest_BRCHW = pixels[:, past - 1 :]
-        players = [self.find_players(*game) for game in zip(newest_BRCHW, seen, strict=True)]
+        players = [
+            self.find_players(foreseen, self.steered(newest_RCHW, foreseen))
+            for newest_RCHW, foreseen in zip(newest_BRCHW, seen, strict=True)
+        ]
         # Like everything that follows, seen in the newest frame.
         newest = Foreseen(
             *(torch.stack([each[-1] for each in part]) for part in zip(*seen, strict=True))
@@ -364,7 +379,8 @@ class TwoPlayerModel(
         frame = self.compose(state.history_BPCHW[:, -1], state.foreseen, masks, codes, SURE)
         state.history_BPCHW = torch.cat((state.history_BPCHW[:, 1:], frame[:, None]), 1)
         state.foreseen = self.foresight(state.history_BPCHW)
-        state.players_BS2 = self.follow(frame, state.foreseen, state.players_BS2)
+        steered_BHW = self.steered(frame, state.foreseen)
+        state.players_BS2 = self.follow(state.foreseen, steered_BHW, state.players_BS2)
 
     def render(self, state: DuelState) -> np.ndarray:
         """The newest frame of every game, uint8 (B, H, W, 3)."""
@@ -432,12 +448,12 @@ class TwoPlayerModel(
         for game_TCHW, seen in zip(
             to_float(frames).movedim(-1, 2), self._foresee_all(frames), strict=True
         ):
-            first, newest_RCHW = num_seen - past, game_TCHW[past - 1 :]
+            first, steered_RHW = num_seen - past, self.steered(game_TCHW[past - 1 :], seen)
             early = Foreseen(*(each[: first + 1] for each in seen))
-            players = [self.find_players(newest_RCHW[: first + 1], early)[-1:]]
-            for r in range(first + 1, len(newest_RCHW) - 1):
+            players = [self.find_players(early, steered_RHW[: first + 1])[-1:]]
+            for r in range(first + 1, len(steered_RHW) - 1):
                 now = Foreseen(*(each[r : r + 1] for each in seen))
-                players.append(self.follow(newest_RCHW[r : r + 1], now, players[-1]))
+                players.append(self.follow(now, steered_RHW[r : r + 1], players[-1]))
             foreseen = Foreseen(*(each[first:-1] for each in seen))
             players_MS2 = torch.cat(players)
             yield Watched(
@@ -505,19 +521,20 @@ class TwoPlayerModel(
     ) -> Tensor:
         """The next frame without a code, and, with codes, with each of them everywhere: fp32
         (B, 1 + K, C, H, W)."""
-        return self.transport(newest_BCHW, foreseen, self.codes_K2 if with_codes else None, sure)
+        nobodys_12 = torch.zeros_like(self.codes_K2[:1])
+        codes = torch.cat((nobodys_12, self.codes_K2)) if with_codes else nobodys_12
+        return self.transport(newest_BCHW, foreseen, codes, sure)
 
     @torch.no_grad()
-    def find_players(self, newest_RCHW: Tensor, seen: Foreseen) -> Tensor:
-        """Where the players of one game are in each of R frames that follow one another, from these
-        and what is foreseen of the next: fp32 (R, S, 2) of x and y in pixels.
+    def find_players(self, seen: Foreseen, steered_RHW: Tensor) -> Tensor:
+        """Where the players of one game are in each of R frames that follow one another, from what
+        is foreseen of the next and its `steered`: fp32 (R, S, 2) of x and y in pixels.
 
         First the player who is left of the other in the first of the frames, or, where one is
         more above than beside the other, above. Raises PlayersNotSeenError where two cannot be
         seen.
         """
         found, strength = [], []
-        steered_RHW = self.steered(newest_RCHW, seen)
         for _ in range(NUM_PLAYERS):
             bright_RHW = seen.explained_BHW.square() * blur(seen.by_code_BHW, SMOOTH)
             path_R2 = _middle(seen, steered_RHW, _brightest_path(bright_RHW))
@@ -538,22 +555,19 @@ class TwoPlayerModel(
         swap = (dx if abs(dx) > abs(dy) else dy) < 0
         return torch.stack((second, first) if swap else (first, second), 1)
 
-    def follow(self, newest_BCHW: Tensor, foreseen: Foreseen, before_BS2: Tensor) -> Tensor:
+    def follow(self, foreseen: Foreseen, steered_BHW: Tensor, before_BS2: Tensor) -> Tensor:
         """Where the players of B games are now, near where they were: fp32 (B, S, 2)."""
-        steered_BHW = self.steered(newest_BCHW, foreseen)
         middles = [_middle(foreseen, steered_BHW, before_BS2[:, s]) for s in range(NUM_PLAYERS)]
         return torch.stack(middles, 1)
 
+    @torch.no_grad()
     def steered(self, newest_BCHW: Tensor, foreseen: Foreseen) -> Tensor:
-        """What tells where a player's ends are: fp32 >= 0 (B, H, W)."""
-        if self.config.middle == "codes":
-            return _by_code(foreseen)
-        # Pushed one way or the other, a paddle's ends differ and nothing else does.
+        """What tells where a player's ends are: fp32 >= 0 (B, H, W). Pushed one way or the other
+        they differ, and nothing else does."""
         ways_K = self.codes_K2[:, 0]
         opposite_22 = self.codes_K2[torch.stack((ways_K.argmin(), ways_K.argmax()))]
-        guesses = self.transport(newest_BCHW, foreseen, opposite_22)
-        differ_BHW = (guesses[:, 1] - guesses[:, 2]).norm(dim=1)
-        return foreseen.explained_BHW.square() * differ_BHW
+        one, other = self.transport(newest_BCHW, foreseen, opposite_22).unbind(1)
+        return foreseen.explained_BHW.square() * (one - other).norm(dim=1)
 
     def masks(self, foreseen: Foreseen, players_BS2: Tensor) -> Tensor:
         """The pixels that each player's code acts on, bool (B, S, H, W); no pixel has two."""
@@ -574,8 +588,8 @@ class TwoPlayerModel(
         """The next frame, (B, C, H, W): within each player's mask as its code has it, elsewhere as
         it was foretold. sure: 1 for the mean of what may come, more for a likelier one."""
         codes_BS2 = self.codes_K2.float()[codes_BS]
-        codes_B2HW = torch.einsum("bshw,bsc->bchw", masks_BSHW.float(), codes_BS2)
-        return self.transport.with_codes(newest_BCHW, foreseen, codes_B2HW, sure)
+        codes_BHW2 = torch.einsum("bshw,bsc->bhwc", masks_BSHW.float(), codes_BS2)
+        return self.transport.with_codes(newest_BCHW, foreseen, codes_BHW2, sure)
 
     def read_codes(self, guesses: Tensor, masks_BSHW: Tensor, next_BCHW: Tensor) -> Tensor:
         """What each player did, int64 (B, S): the code that explains best what came in its mask."""
@@ -584,79 +598,19 @@ class TwoPlayerModel(
 
 
 def _first_codes(config: TwoPlayerConfig) -> Tensor:
-    """How much each code pushes and holds before anything is learned: fp32 (K, 2).
+    """Which way each code pushes before anything is learned, and how surely: fp32 (K, 2).
 
     The codes hold, push up or left, and push down or right. Another order, or up with right, would
     do as well; that one is given spares the search, and is all that names a code.
     """
-    push, hold = (2.0, 0.0) if config.pushes == "odds" else (1.0, 3.0)
-    codes = torch.tensor(((0.0, 3.0), (push, hold), (-push, hold)))[: config.num_codes]
-    others = torch.randn(config.num_codes - len(codes), 2)
-    if config.pushes == "places":
-        others[:, 1] = hold
-    return torch.cat((codes, others))
+    ways = torch.cat((torch.tensor((0.0, 1.0, -1.0)), torch.randn(config.num_codes)))
+    return torch.stack((ways[: config.num_codes], torch.full((config.num_codes,), 3.0)), 1)
 
 
-def _ways_out(frame_BCHW: Tensor) -> Tensor:
-    """How much changes on the straight way from each pixel to the border above, below, left and
-    right of it, in 0..1, (B, 4, H, W): nothing where the thing that it belongs to is at a wall."""
-    ways = []
-    for axis in (2, 3):
-        steps = frame_BCHW.diff(dim=axis).abs().sum(1).float()
-        before = F.pad(steps.cumsum(axis - 1), (0, 0, 1, 0) if axis == 2 else (1, 0))
-        after = before.narrow(axis - 1, -1, 1) - before
-        ways += [before.tanh(), after.tanh()]
-    return torch.stack(ways, 1)
-
-
-def _moved(before_BCHW: Tensor, after_BCHW: Tensor, reach: int) -> Tensor:
-    """How far what is at each pixel has come, right and down, in shares of the reach, fp32
-    (B, 2, H, W). Matched around it, straight along either axis; 0 where no move fits better."""
-    wide = F.pad(before_BCHW.float(), (reach,) * 4, mode="replicate")
-    height, width = after_BCHW.shape[-2:]
-    moves = [(0, 0)] + [m for d in range(1, reach + 1) for m in ((d, 0), (-d, 0), (0, d), (0, -d))]
-    differ = torch.stack([
-        (wide[..., reach - y : reach - y + height, reach - x : reach - x + width] - after_BCHW)
-        .abs().sum(1)
-        for x, y in moves
-    ], 1)  # fmt: skip
-    around = F.avg_pool2d(differ, 5, 1, 2)
-    # A faint thing is matched as surely as a loud one.
-    odds = -MATCH * around / (around.amax(1, keepdim=True) + FAINT_MOVE)
-    share = torch.tensor(moves, dtype=odds.dtype, device=odds.device) / reach
-    return torch.einsum("bmhw,mx->bxhw", odds.softmax(1), share)
-
-
-def _mixed(around_BCDHW: Tensor, came_from_BDHW: Tensor, sure: float) -> Tensor:
+def _mixed(around: Tensor, came_from_BHWD: Tensor, sure: float) -> Tensor:
     """The next frame, (B, C, H, W), from logits of where its pixels come from."""
-    return (around_BCDHW * (sure * came_from_BDHW).softmax(1)[:, None]).sum(2)
-
-
-def _crisper(frame_BCHW: Tensor, crisp_BHW: Tensor) -> Tensor:
-    """The frame with what blurs edges taken back, never beyond the colours beside them: means of
-    pixels, however chosen, blur a little more with every step."""
-    mean = F.avg_pool2d(frame_BCHW, 3, 1, 1, count_include_pad=False)
-    crisp = frame_BCHW + crisp_BHW[:, None] * (frame_BCHW - mean)
-    least, most = -F.max_pool2d(-frame_BCHW, 3, 1, 1), F.max_pool2d(frame_BCHW, 3, 1, 1)
-    return torch.minimum(torch.maximum(crisp, least), most)
-
-
-def _with_surroundings(frame_BCHW: Tensor, reach: int) -> Tensor:
-    """The frame, and around it what is commonest at its border: who leaves the border leaves
-    background behind, and not another part of itself."""
-    sides = (frame_BCHW[..., 0, :], frame_BCHW[..., -1, :], frame_BCHW[..., 0], frame_BCHW[..., -1])
-    beyond_BC11 = torch.cat(sides, -1).median(-1).values[..., None, None]
-    return F.pad(frame_BCHW - beyond_BC11, (reach,) * 4) + beyond_BC11
-
-
-def blur(map_BHW: Tensor, sigma: float) -> Tensor:
-    """Gaussian; darkness beyond the border."""
-    half = int(2 * sigma)
-    line = torch.arange(-half, half + 1, dtype=map_BHW.dtype, device=map_BHW.device)
-    weight = (-line.square() / (2 * sigma**2)).exp()
-    weight = weight / weight.sum()
-    x = F.conv2d(map_BHW.flatten(0, -3)[:, None], weight.view(1, 1, -1, 1), padding=(half, 0))
-    return F.conv2d(x, weight.view(1, 1, 1, -1), padding=(0, half)).view_as(map_BHW)
+    chances = (sure * came_from_BHWD).softmax(-1).unflatten(-1, around.shape[-2:])
+    return (around * chances[:, None]).sum((-2, -1))
 
 
 def _by_code(foreseen: Foreseen) -> Tensor:

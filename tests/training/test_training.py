@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from genie_env.world_model import WorldModel
 from genie_env.world_model.tokenizer import VideoTokenizer
+from genie_env.world_model.two_player import TwoPlayerConfig
 from training import run as stages
 from training.data.clip_store import ClipStore
 from training.latent_actions import LatentActionLossConfig, LatentActionStage, surprise
@@ -27,6 +28,7 @@ from training.loop import (
 )
 from training.presets import PRESETS, load_preset
 from training.tokenizer import TokenizerLossConfig, TokenizerStage, patch_errors
+from training.two_player import TwoPlayerLossConfig, TwoPlayerStage
 from training.world import WorldLossConfig, WorldStage
 
 
@@ -443,3 +445,13 @@ def test_every_trained_weight_has_one_optimizer(experiment, optimizer):
     assert len(optimizers) == (2 if optimizer == "muon" else 1)
     with pytest.raises(ValueError, match="unknown optimizer 'sgd'"):
         make_optimizers(stage, LoopConfig(optimizer="sgd"))
+
+
+def test_muon_steps_the_hidden_matrices_of_convolutions():
+    stage = TwoPlayerStage(TwoPlayerConfig(width=8), TwoPlayerLossConfig())
+    _, muon = make_optimizers(stage, LoopConfig())
+    (owned,) = (group["params"] for group in muon.param_groups)
+    foresight = stage.model.foresight
+    ends = {id(foresight.into.weight), id(foresight.out.weight)}
+    hidden = {id(p) for n, p in foresight.named_parameters() if n.endswith("weight")} - ends
+    assert {id(p) for p in owned} == hidden and all(p.ndim == 2 for p in owned)
