@@ -210,13 +210,16 @@ def evaluate_two_player(
     config = TwoPlayerEvaluation(games, num_games, num_driven, num_varied)
     found = {folder.name: read_two_player(folder) for folder in beside}
     out.mkdir(parents=True, exist_ok=True)
+    table = out / "two-players.md"
+    table.write_text(bars_table(found))
     for name in model:
         path = Path(name)
         folder = out / (path.parent.name if path.name == "model" else path.name)
         found[folder.name] = measure(name, config, folder)
         print(f"the whole report: {folder / 'report.html'}")
-    (out / "two-players.md").write_text(bars_table(found))
-    print(bars_table(found))
+        # What is known is written, should the rest be cut off.
+        table.write_text(bars_table(found))
+    print(table.read_text())
 
 
 def dream(
