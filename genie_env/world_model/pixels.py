@@ -18,6 +18,11 @@ MATCH, FAINT_MOVE = 20.0, 0.05
 """Log odds of a move that fits against one that fits not at all; how much may differ by chance."""
 FIRM = 6.0
 """How sharply a change of colour, all channels together, tells where a thing ends."""
+ACROSS, ALONG = 6, 20
+"""Pixels: how wide and how long things may be that stop at borders. What is wider is the gap between
+two things."""
+TOUCHES = 2.0
+"""The border ends a thing that touches it as a change of colour of so much does."""
 
 
 def moved(before_BCHW: Tensor, after_BCHW: Tensor, reach: int) -> Tensor:
@@ -48,17 +53,18 @@ def room(frame_BCHW: Tensor, reach: int) -> Tensor:
     """How far the thing that each pixel belongs to may go up, down, left and right before it is at
     the border, at most `reach` pixels: fp32 (B, H, W, 4).
 
-    A thing differs from what is on both sides of it, and where it ends near the border nothing
-    changes on the way from the pixel to there. Networks learn this too slowly: how a paddle's inner
-    end goes on depends on the other one, which is far away.
+    A thing differs from what is on both sides of it and at its inner end, and where it ends near
+    the border nothing changes on the way from the pixel to there. Networks learn this too slowly:
+    how a paddle's inner end goes on depends on the other one, which is far away.
     """
-    free, sides = [], []
+    free, wide, long = [], [], []
     for axis in (1, 2):
         steps = frame_BCHW.float().diff(dim=axis + 1).abs().sum(1)
         way = F.pad(steps.cumsum(axis), (0, 0, 1, 0) if axis == 1 else (1, 0))
+        wide.append(_ends(way, axis, ACROSS, TOUCHES))
+        long.append(_ends(way, axis, ALONG, 0.0))
         last = way.shape[axis] - 1
         before, after = way, way.narrow(axis, last, 1) - way
-        sides.append((before.tanh(), after.tanh()))
         for way_out in (before, after):
             # At k pixels from the border, has anything changed yet?
             ends = [
@@ -66,9 +72,20 @@ def room(frame_BCHW: Tensor, reach: int) -> Tensor:
                 for k in range(reach)
             ]
             free.append(sum((-FIRM * end).exp() for end in ends))
-    (above, below), (left, right) = sides
-    thin = (left * right * below, left * right * above, above * below * right, above * below * left)
+    high, broad = (before * after for before, after in wide)
+    (above, below), (left, right) = long
+    thin = (broad * below, broad * above, high * right, high * left)
     return reach - torch.stack(free, -1) * torch.stack(thin, -1)
+
+
+def _ends(way: Tensor, axis: int, within: int, border: float) -> tuple[Tensor, Tensor]:
+    """Whether a thing ends within so many pixels before each, and after it, in 0..1; way: how much
+    the colour has changed from the border on."""
+    size = way.shape[axis]
+    first, last = way.narrow(axis, 0, 1) - border, way.narrow(axis, -1, 1) + border
+    wide = torch.cat((*[first] * within, way, *[last] * within), axis)
+    before, after = wide.narrow(axis, 0, size), wide.narrow(axis, 2 * within, size)
+    return (way - before).tanh(), (after - way).tanh()
 
 
 def beyond(room_BHW4: Tensor, reach: int) -> Tensor:

@@ -40,6 +40,22 @@ def test_there_is_room_up_to_the_wall(wall, far):
     assert rooms.min() > 3.7
 
 
+def test_a_paddle_that_touches_the_border_behind_it_has_room_along_it():
+    frame = torch.full((1, 3, 32, 32), -0.5)
+    frame[..., 2:11, :2] = 0.5
+    rooms = room(frame, 4)[0, 2:11, :2]
+    assert torch.allclose(rooms[..., 0], torch.tensor(2.0), atol=0.3)
+    assert rooms[..., 1].min() > 3.7
+
+
+def test_the_gap_between_things_is_no_paddle():
+    """Background below a paddle that is as high as a ball far away goes where it likes."""
+    frame = torch.full((1, 3, 32, 32), -0.5)
+    frame[..., 20:24, 24:28] = frame[..., 24:26, 27:28] = 0.5
+    frame[..., 24:26, 5:7] = 0.5
+    assert room(frame, 4)[0, 24:, 7:27].min() > 3.7
+
+
 def test_moves_beyond_the_room_are_told():
     """At a wall below, with a pixel of room on the right."""
     rooms = torch.tensor((3.0, 0.0, 3.0, 1.0)).expand(1, 1, 1, 4)
