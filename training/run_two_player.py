@@ -29,7 +29,7 @@ class TwoPlayerRun:
     loss: TwoPlayerLossConfig = field(default_factory=TwoPlayerLossConfig)
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=1_500,
+            steps=2_400,
             batch_size=24,
             learning_rate=1.5e-3,
             final_learning_rate=6e-5,

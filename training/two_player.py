@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genie_env.world_model.pixels import blur
 from genie_env.world_model.tokenizer import to_float
-from genie_env.world_model.two_player import OWN, SURE, TwoPlayerConfig, TwoPlayerModel
+from genie_env.world_model.two_player import OWN, TwoPlayerConfig, TwoPlayerModel
 
 FAINT = 1e-3
 """Squared error, of pixels from -1 to 1, below which nothing is worth explaining."""
@@ -42,6 +42,9 @@ class TwoPlayerLossConfig:
     own_frames: int = 3
     """U: how many of the newest frames of the past are at most the model's own, once it knows
     codes: who plays on sees nothing else, and must not smear what is smeared already."""
+    own_sure: float = 1.5
+    """How many times as large the log odds are in these: less than in a dream (`SURE`), as what
+    they lead to, too, is to be learnt from."""
 
 
 class TwoPlayerStage(nn.Module):
@@ -103,7 +106,7 @@ class TwoPlayerStage(nn.Module):
         for target in frames_BTCHW[:, past:].unbind(1):
             foreseen = self.model.foresight(history)
             with torch.autocast(frames_BTCHW.device.type, enabled=False):
-                guesses = self.model.guesses(history[:, -1], foreseen, sure=SURE)
+                guesses = self.model.guesses(history[:, -1], foreseen, sure=self.loss.own_sure)
                 error = (guesses[:, 1:] - target[:, None]).square().mean(2)
                 best = blur(error, self.loss.share_near).argmin(1)[:, None, None]
                 told = guesses[:, 1:].take_along_dim(best, 1)[:, 0]

@@ -16,11 +16,11 @@ NEARBY = 6
 """Pixels: how far from a pixel the fastest move is looked for. A paddle moves at its ends only."""
 MATCH, FAINT_MOVE = 20.0, 0.05
 """Log odds of a move that fits against one that fits not at all; how much may differ by chance."""
-FIRM = 6.0
-"""How sharply a change of colour, all channels together, tells where a thing ends."""
+FAINT_THING = 0.02
+"""Change of colour, all channels together, by which things differ at least from what is around."""
 ACROSS, ALONG = 6, 20
-"""Pixels: how wide and how long things may be that stop at borders. What is wider is the gap between
-two things."""
+"""Pixels: how wide and how long things may be that stop at borders. What is wider is the gap
+between two things."""
 TOUCHES = 2.0
 """The border ends a thing that touches it as a change of colour of so much does."""
 
@@ -57,35 +57,40 @@ def room(frame_BCHW: Tensor, reach: int) -> Tensor:
     the border nothing changes on the way from the pixel to there. Networks learn this too slowly:
     how a paddle's inner end goes on depends on the other one, which is far away.
     """
-    free, wide, long = [], [], []
+    outward, across, along = [], [], []
     for axis in (1, 2):
         steps = frame_BCHW.float().diff(dim=axis + 1).abs().sum(1)
         way = F.pad(steps.cumsum(axis), (0, 0, 1, 0) if axis == 1 else (1, 0))
-        wide.append(_ends(way, axis, ACROSS, TOUCHES))
-        long.append(_ends(way, axis, ALONG, 0.0))
+        across.append(_changes_beside(way, axis, ACROSS, TOUCHES))
+        along.append(_changes_beside(way, axis, ALONG, 0.0))
+        # What changes on the way out to k pixels from the border?
         last = way.shape[axis] - 1
-        before, after = way, way.narrow(axis, last, 1) - way
-        for way_out in (before, after):
-            # At k pixels from the border, has anything changed yet?
-            ends = [
-                (way_out - way_out.narrow(axis, k if way_out is before else last - k, 1)).relu()
-                for k in range(reach)
-            ]
-            free.append(sum((-FIRM * end).exp() for end in ends))
-    high, broad = (before * after for before, after in wide)
-    (above, below), (left, right) = long
-    thin = (broad * below, broad * above, high * right, high * left)
-    return reach - torch.stack(free, -1) * torch.stack(thin, -1)
+        back, forth = (
+            torch.stack([(sign * (way - way.narrow(axis, k, 1))).relu() for k in ks], -1)
+            for sign, ks in ((1, range(reach)), (-1, range(last, last - reach, -1)))
+        )
+        outward += [back, forth]
+    rooms = []
+    for (before, after), inner, change in zip(
+        # Beside what goes up or down is what is left and right of it.
+        (across[1], across[1], across[0], across[0]),
+        (along[0][1], along[0][0], along[1][1], along[1][0]),
+        outward,
+        strict=True,
+    ):
+        contrast = torch.minimum(before, after)[..., None] + FAINT_THING
+        blocked = (1 - change / contrast).clamp_min(0).sum(-1)
+        rooms.append(reach - blocked * before.tanh() * after.tanh() * inner.tanh())
+    return torch.stack(rooms, -1)
 
 
-def _ends(way: Tensor, axis: int, within: int, border: float) -> tuple[Tensor, Tensor]:
-    """Whether a thing ends within so many pixels before each, and after it, in 0..1; way: how much
-    the colour has changed from the border on."""
+def _changes_beside(way: Tensor, axis: int, within: int, border: float) -> tuple[Tensor, Tensor]:
+    """How much the colour changes within so many pixels before each, and after it; `way`: from the
+    border on."""
     size = way.shape[axis]
     first, last = way.narrow(axis, 0, 1) - border, way.narrow(axis, -1, 1) + border
     wide = torch.cat((*[first] * within, way, *[last] * within), axis)
-    before, after = wide.narrow(axis, 0, size), wide.narrow(axis, 2 * within, size)
-    return (way - before).tanh(), (after - way).tanh()
+    return way - wide.narrow(axis, 0, size), wide.narrow(axis, 2 * within, size) - way
 
 
 def beyond(room_BHW4: Tensor, reach: int) -> Tensor:

@@ -71,7 +71,7 @@ Both players were found in video without labels. `config.json` has its size. Ple
 command, hardware, time, and what `genie eval-two-player` prints.
 """
 """What `save_pretrained` writes as README.md where there is none."""
-SURE = 1.5
+SURE = 2.2
 """How many times as large the log odds of where pixels come from are in a dream: who is never sure
 blurs what goes on blurring."""
 STAYS = 6.0
@@ -251,6 +251,8 @@ class Transport(nn.Module):
         # A paddle that touches the border behind it has room along it all the same.
         upright_D = (line[:, None].abs() >= line.abs()).flatten()
         self.register_buffer("upright_D", upright_D, persistent=False)
+        right_down = torch.stack((line.tile(len(line)), line.repeat_interleave(len(line))), 1)
+        self.register_buffer("place_D2", right_down, persistent=False)
 
     def forward(
         self, newest_BCHW: Tensor, foreseen: Foreseen, codes_N2: Tensor, sure: float = 1.0
@@ -265,6 +267,14 @@ class Transport(nn.Module):
         """What comes if each pixel has a code of its own: fp32 (B, C, H, W)."""
         around = self.around(newest_BCHW, foreseen.crisp_BHW)
         return _mixed(around, self._under(foreseen, codes_BHW2.float()), sure)
+
+    def origins(self, foreseen: Foreseen, codes_N2: Tensor) -> Tensor:
+        """How far right and down of each pixel is what comes there with each code, on average:
+        fp32 (B, N, H, W, 2) in pixels."""
+        codes = codes_N2.float()
+        return torch.stack(
+            [self._under(foreseen, code).softmax(-1) @ self.place_D2.float() for code in codes], 1
+        )
 
     def _under(self, foreseen: Foreseen, code: Tensor) -> Tensor:
         """Logits (B, H, W, D) of where pixels come from under a code, (2,) of all or (B, H, W, 2)
@@ -379,8 +389,8 @@ class TwoPlayerModel(
         frame = self.compose(state.history_BPCHW[:, -1], state.foreseen, masks, codes, SURE)
         state.history_BPCHW = torch.cat((state.history_BPCHW[:, 1:], frame[:, None]), 1)
         state.foreseen = self.foresight(state.history_BPCHW)
-        steered_BHW = self.steered(frame, state.foreseen)
-        state.players_BS2 = self.follow(state.foreseen, steered_BHW, state.players_BS2)
+        steered_BHW3 = self.steered(frame, state.foreseen)
+        state.players_BS2 = self.follow(state.foreseen, steered_BHW3, state.players_BS2)
 
     def render(self, state: DuelState) -> np.ndarray:
         """The newest frame of every game, uint8 (B, H, W, 3)."""
@@ -448,12 +458,12 @@ class TwoPlayerModel(
         for game_TCHW, seen in zip(
             to_float(frames).movedim(-1, 2), self._foresee_all(frames), strict=True
         ):
-            first, steered_RHW = num_seen - past, self.steered(game_TCHW[past - 1 :], seen)
+            first, steered_RHW3 = num_seen - past, self.steered(game_TCHW[past - 1 :], seen)
             early = Foreseen(*(each[: first + 1] for each in seen))
-            players = [self.find_players(early, steered_RHW[: first + 1])[-1:]]
-            for r in range(first + 1, len(steered_RHW) - 1):
+            players = [self.find_players(early, steered_RHW3[: first + 1])[-1:]]
+            for r in range(first + 1, len(steered_RHW3) - 1):
                 now = Foreseen(*(each[r : r + 1] for each in seen))
-                players.append(self.follow(now, steered_RHW[r : r + 1], players[-1]))
+                players.append(self.follow(now, steered_RHW3[r : r + 1], players[-1]))
             foreseen = Foreseen(*(each[first:-1] for each in seen))
             players_MS2 = torch.cat(players)
             yield Watched(
@@ -526,7 +536,7 @@ class TwoPlayerModel(
         return self.transport(newest_BCHW, foreseen, codes, sure)
 
     @torch.no_grad()
-    def find_players(self, seen: Foreseen, steered_RHW: Tensor) -> Tensor:
+    def find_players(self, seen: Foreseen, steered_RHW3: Tensor) -> Tensor:
         """Where the players of one game are in each of R frames that follow one another, from what
         is foreseen of the next and its `steered`: fp32 (R, S, 2) of x and y in pixels.
 
@@ -537,13 +547,13 @@ class TwoPlayerModel(
         found, strength = [], []
         for _ in range(NUM_PLAYERS):
             bright_RHW = seen.explained_BHW.square() * blur(seen.by_code_BHW, SMOOTH)
-            path_R2 = _middle(seen, steered_RHW, _brightest_path(bright_RHW))
+            path_R2 = _middle(seen, steered_RHW3, _brightest_path(bright_RHW))
             found.append(path_R2)
             strength.append(float(_around(seen.explained_BHW, path_R2, NEAR).mean()))
             # The other one is somewhere else.
             free_RHW = _distance(path_R2, bright_RHW.shape[-1]) > APART
             seen = seen._replace(explained_BHW=seen.explained_BHW * free_RHW)
-            steered_RHW = steered_RHW * free_RHW
+            steered_RHW3 = steered_RHW3 * free_RHW[..., None]
         visible = sum(s > SEEN for s in strength)
         if visible < NUM_PLAYERS:
             raise PlayersNotSeenError(
@@ -555,19 +565,22 @@ class TwoPlayerModel(
         swap = (dx if abs(dx) > abs(dy) else dy) < 0
         return torch.stack((second, first) if swap else (first, second), 1)
 
-    def follow(self, foreseen: Foreseen, steered_BHW: Tensor, before_BS2: Tensor) -> Tensor:
+    def follow(self, foreseen: Foreseen, steered_BHW3: Tensor, before_BS2: Tensor) -> Tensor:
         """Where the players of B games are now, near where they were: fp32 (B, S, 2)."""
-        middles = [_middle(foreseen, steered_BHW, before_BS2[:, s]) for s in range(NUM_PLAYERS)]
+        middles = [_middle(foreseen, steered_BHW3, before_BS2[:, s]) for s in range(NUM_PLAYERS)]
         return torch.stack(middles, 1)
 
     @torch.no_grad()
     def steered(self, newest_BCHW: Tensor, foreseen: Foreseen) -> Tensor:
-        """What tells where a player's ends are: fp32 >= 0 (B, H, W). Pushed one way or the other
-        they differ, and nothing else does."""
+        """What tells where a player's ends are: fp32 (B, H, W, 3), first how much it differs pushed
+        one way and the other, as nothing else does, and so much of how far right and down it goes
+        on average of both pushes."""
         ways_K = self.codes_K2[:, 0]
         opposite_22 = self.codes_K2[torch.stack((ways_K.argmin(), ways_K.argmax()))]
         one, other = self.transport(newest_BCHW, foreseen, opposite_22).unbind(1)
-        return foreseen.explained_BHW.square() * (one - other).norm(dim=1)
+        much_BHW1 = (foreseen.explained_BHW.square() * (one - other).norm(dim=1))[..., None]
+        came_BHW2 = self.transport.origins(foreseen, opposite_22).mean(1)
+        return torch.cat((much_BHW1, -much_BHW1 * came_BHW2), -1)
 
     def masks(self, foreseen: Foreseen, players_BS2: Tensor) -> Tensor:
         """The pixels that each player's code acts on, bool (B, S, H, W); no pixel has two."""
@@ -618,11 +631,12 @@ def _by_code(foreseen: Foreseen) -> Tensor:
     return foreseen.explained_BHW.square() * foreseen.by_code_BHW
 
 
-def _middle(foreseen: Foreseen, steered_BHW: Tensor, before_B2: Tensor) -> Tensor:
-    """The middle between the ends of what is steered near there."""
+def _middle(foreseen: Foreseen, steered_BHW3: Tensor, before_B2: Tensor) -> Tensor:
+    """The middle between the ends of what is steered near there, less how far it goes: not where
+    it will be, and at a wall only one of both pushes takes it anywhere."""
     where_BHW = _by_code(foreseen)
-    size = steered_BHW.shape[-1]
-    pixel = torch.arange(size, dtype=torch.float32, device=steered_BHW.device)
+    size = where_BHW.shape[-1]
+    pixel = torch.arange(size, dtype=torch.float32, device=where_BHW.device)
     at_B2 = before_B2
     for _ in range(4):
         near = where_BHW * (-_distance(at_B2, size).square() / (2 * NEAR**2)).exp()
@@ -630,14 +644,16 @@ def _middle(foreseen: Foreseen, steered_BHW: Tensor, before_B2: Tensor) -> Tenso
         across_B, down_B = (near.sum(axis) @ pixel for axis in (1, 2))
         # Where nothing is steered it stays.
         at_B2 = (torch.stack((across_B, down_B), 1) + NOTHING * at_B2) / total_B1
-    whole = steered_BHW * (_distance(at_B2, size) < HALF)
+    near_BHW = _distance(at_B2, size) < HALF
+    whole, right, down = (steered_BHW3 * near_BHW[..., None]).unbind(-1)
+    total_B1 = whole.sum((1, 2))[:, None]
     middle = []
     for axis in (1, 2):
         upto = whole.sum(axis).cumsum(1)
         upto = upto / upto[:, -1:].clamp_min(NOTHING)
         middle.append(((upto < END).sum(1) + (upto < 1 - END).sum(1)) / 2)
-    seen_B1 = whole.sum((1, 2))[:, None] > NOTHING
-    return torch.where(seen_B1, torch.stack(middle, 1), at_B2)
+    goes_B2 = torch.stack((right.sum((1, 2)), down.sum((1, 2))), 1) / total_B1.clamp_min(NOTHING)
+    return torch.where(total_B1 > NOTHING, torch.stack(middle, 1) - goes_B2, at_B2)
 
 
 def _brightest_path(map_RHW: Tensor) -> Tensor:

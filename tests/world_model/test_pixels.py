@@ -48,6 +48,17 @@ def test_a_paddle_that_touches_the_border_behind_it_has_room_along_it():
     assert rooms[..., 1].min() > 3.7
 
 
+@pytest.mark.parametrize("loud", [0.2, 1.0])
+def test_a_paddle_that_fills_its_last_row_in_part_has_the_rest_of_it_as_room(loud):
+    """However loud: what a row shows is how much of it is filled."""
+    frame = torch.full((1, 3, 32, 32), -0.5)
+    frame[..., 24:31, 20:23] += loud
+    frame[..., 31, 20:23] += 0.75 * loud
+    down = room(frame, 4)[0, 24:31, 20:23, 1]
+    seen = torch.tensor(3 * loud).tanh() ** 3
+    assert torch.allclose(down, 4 - seen * 3.75, atol=0.3)
+
+
 def test_the_gap_between_things_is_no_paddle():
     """Background below a paddle that is as high as a ball far away goes where it likes."""
     frame = torch.full((1, 3, 32, 32), -0.5)
