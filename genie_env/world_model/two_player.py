@@ -259,35 +259,39 @@ class Transport(nn.Module):
     ) -> Tensor:
         around = self.around(newest_BCHW, foreseen.crisp_BHW)
         codes = codes_N2.float()
-        return torch.stack([_mixed(around, self._under(foreseen, code), sure) for code in codes], 1)
+        return torch.stack(
+            [_mixed(around, self._chances(foreseen, code, sure)) for code in codes], 1
+        )
 
     def with_codes(
         self, newest_BCHW: Tensor, foreseen: Foreseen, codes_BHW2: Tensor, sure: float = 1.0
     ) -> Tensor:
         """What comes if each pixel has a code of its own: fp32 (B, C, H, W)."""
         around = self.around(newest_BCHW, foreseen.crisp_BHW)
-        return _mixed(around, self._under(foreseen, codes_BHW2.float()), sure)
+        return _mixed(around, self._chances(foreseen, codes_BHW2.float(), sure))
 
-    def origins(self, foreseen: Foreseen, codes_N2: Tensor) -> Tensor:
-        """How far right and down of each pixel is what comes there with each code, on average:
-        fp32 (B, N, H, W, 2) in pixels."""
-        codes = codes_N2.float()
-        return torch.stack(
-            [self._under(foreseen, code).softmax(-1) @ self.place_D2.float() for code in codes], 1
-        )
+    def with_origins(
+        self, newest_BCHW: Tensor, foreseen: Foreseen, code_2: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What comes with a code everywhere, fp32 (B, C, H, W), and how far right and down of each
+        pixel that is now, on average: fp32 (B, H, W, 2) in pixels."""
+        chances = self._chances(foreseen, code_2.float(), 1.0)
+        around = self.around(newest_BCHW, foreseen.crisp_BHW)
+        return _mixed(around, chances), chances @ self.place_D2.float()
 
-    def _under(self, foreseen: Foreseen, code: Tensor) -> Tensor:
-        """Logits (B, H, W, D) of where pixels come from under a code, (2,) of all or (B, H, W, 2)
-        of each."""
-        push, sure = code.split(1, -1)
+    def _chances(self, foreseen: Foreseen, code: Tensor, sure: float) -> Tensor:
+        """Of where pixels come from under a code, (2,) of all or (B, H, W, 2) of each: fp32 (B, H,
+        W, D)."""
+        push, hold = code.split(1, -1)
         up, down, left, right = foreseen.pushed_BHW4.split(1, -1)
         back = torch.where(self.upright_D, up, left)
         forth = torch.where(self.upright_D, down, right)
         # What is pushed up comes from below.
         to = foreseen.unforced_BHW[..., None] + push.relu() * back - (-push).relu() * forth
         far_BHWD = (self.below_D - to).abs()
-        odds_BHWD = -sure * far_BHWD / (1 + far_BHWD)
-        return foreseen.came_from_BHWD + foreseen.by_code_BHW[..., None] * odds_BHWD
+        odds_BHWD = -hold * far_BHWD / (1 + far_BHWD)
+        logits_BHWD = foreseen.came_from_BHWD + foreseen.by_code_BHW[..., None] * odds_BHWD
+        return (sure * logits_BHWD).softmax(-1)
 
     def around(self, newest_BCHW: Tensor, crisp_BHW: Tensor) -> Tensor:
         """What lies at the places within reach of each pixel, fp32 (B, C, H, W, down, across)."""
@@ -576,10 +580,12 @@ class TwoPlayerModel(
         one way and the other, as nothing else does, and so much of how far right and down it goes
         on average of both pushes."""
         ways_K = self.codes_K2[:, 0]
-        opposite_22 = self.codes_K2[torch.stack((ways_K.argmin(), ways_K.argmax()))]
-        one, other = self.transport(newest_BCHW, foreseen, opposite_22).unbind(1)
+        (one, by_one), (other, by_other) = (
+            self.transport.with_origins(newest_BCHW, foreseen, self.codes_K2[k])
+            for k in (ways_K.argmin(), ways_K.argmax())
+        )
         much_BHW1 = (foreseen.explained_BHW.square() * (one - other).norm(dim=1))[..., None]
-        came_BHW2 = self.transport.origins(foreseen, opposite_22).mean(1)
+        came_BHW2 = (by_one + by_other) / 2
         return torch.cat((much_BHW1, -much_BHW1 * came_BHW2), -1)
 
     def masks(self, foreseen: Foreseen, players_BS2: Tensor) -> Tensor:
@@ -620,9 +626,9 @@ def _first_codes(config: TwoPlayerConfig) -> Tensor:
     return torch.stack((ways[: config.num_codes], torch.full((config.num_codes,), 3.0)), 1)
 
 
-def _mixed(around: Tensor, came_from_BHWD: Tensor, sure: float) -> Tensor:
-    """The next frame, (B, C, H, W), from logits of where its pixels come from."""
-    chances = (sure * came_from_BHWD).softmax(-1).unflatten(-1, around.shape[-2:])
+def _mixed(around: Tensor, chances_BHWD: Tensor) -> Tensor:
+    """The next frame, (B, C, H, W), by chances of where its pixels come from."""
+    chances = chances_BHWD.unflatten(-1, around.shape[-2:])
     return (around * chances[:, None]).sum((-2, -1))
 
 
