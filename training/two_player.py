@@ -43,8 +43,8 @@ class TwoPlayerLossConfig:
     """U: how many of the newest frames of the past are at most the model's own, once it knows
     codes: who plays on sees nothing else, and must not smear what is smeared already."""
     own_sure: float = 1.5
-    """How many times as large the log odds are in these: less than in a dream (`SURE`), as what
-    they lead to, too, is to be learnt from."""
+    """How many times as large the log odds are in these. Dreams have more (`SURE`), which was
+    found afterwards; training with that was not tried."""
 
 
 class TwoPlayerStage(nn.Module):

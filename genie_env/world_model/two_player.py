@@ -247,11 +247,11 @@ class Transport(nn.Module):
         super().__init__()
         self.reach = reach = config.reach
         line = torch.arange(-reach, reach + 1).float()
-        self.register_buffer("below_D", (line[:, None] + line).flatten(), persistent=False)
-        # A paddle that touches the border behind it has room along it all the same.
-        upright_D = (line[:, None].abs() >= line.abs()).flatten()
-        self.register_buffer("upright_D", upright_D, persistent=False)
         right_down = torch.stack((line.tile(len(line)), line.repeat_interleave(len(line))), 1)
+        self.register_buffer("below_D", right_down.sum(1), persistent=False)
+        # A paddle that touches the border behind it has room along it all the same.
+        right_D, down_D = right_down.abs().unbind(1)
+        self.register_buffer("upright_D", down_D >= right_D, persistent=False)
         self.register_buffer("place_D2", right_down, persistent=False)
 
     def forward(
