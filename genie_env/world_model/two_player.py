@@ -24,8 +24,9 @@ transitions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,6 +150,10 @@ class Foreseen(NamedTuple):
     crisp_BHW: Tensor
     """fp32 >= 0: how much crisper the newest frame should be."""
 
+    def of(self, games: slice) -> Foreseen:
+        """Of some of the games."""
+        return Foreseen(*(each[games] for each in self))
+
 
 class Watched(NamedTuple):
     """M transitions of one game, and what was known before each."""
@@ -271,27 +276,26 @@ class Transport(nn.Module):
         return _mixed(around, self._chances(foreseen, codes_BHW2.float(), sure))
 
     def with_origins(
-        self, newest_BCHW: Tensor, foreseen: Foreseen, code_2: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What comes with a code everywhere, fp32 (B, C, H, W), and how far right and down of each
-        pixel that is now, on average: fp32 (B, H, W, 2) in pixels."""
-        chances = self._chances(foreseen, code_2.float(), 1.0)
+        self, newest_BCHW: Tensor, foreseen: Foreseen, codes_N2: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What comes with each code everywhere, fp32 (B, C, H, W), and how far right and down of
+        each pixel that is now, on average: fp32 (B, H, W, 2) in pixels."""
         around = self.around(newest_BCHW, foreseen.crisp_BHW)
-        return _mixed(around, chances), chances @ self.place_D2.float()
+        chances = [self._chances(foreseen, code.float(), 1.0) for code in codes_N2]
+        return [(_mixed(around, each), each @ self.place_D2.float()) for each in chances]
 
     def _chances(self, foreseen: Foreseen, code: Tensor, sure: float) -> Tensor:
         """Of where pixels come from under a code, (2,) of all or (B, H, W, 2) of each: fp32 (B, H,
         W, D)."""
         push, hold = code.split(1, -1)
         up, down, left, right = foreseen.pushed_BHW4.split(1, -1)
-        back = torch.where(self.upright_D, up, left)
-        forth = torch.where(self.upright_D, down, right)
         # What is pushed up comes from below.
-        to = foreseen.unforced_BHW[..., None] + push.relu() * back - (-push).relu() * forth
-        far_BHWD = (self.below_D - to).abs()
-        odds_BHWD = -hold * far_BHWD / (1 + far_BHWD)
-        logits_BHWD = foreseen.came_from_BHWD + foreseen.by_code_BHW[..., None] * odds_BHWD
-        return (sure * logits_BHWD).softmax(-1)
+        unforced, back, forth = foreseen.unforced_BHW[..., None], push.relu(), (-push).relu()
+        upright_BHW1 = unforced + back * up - forth * down
+        lying_BHW1 = unforced + back * left - forth * right
+        far_BHWD = (self.below_D - torch.where(self.upright_D, upright_BHW1, lying_BHW1)).abs()
+        near_BHWD = foreseen.by_code_BHW[..., None] * hold / (1 + far_BHWD)
+        return (sure * (foreseen.came_from_BHWD + near_BHWD)).softmax(-1)
 
     def around(self, newest_BCHW: Tensor, crisp_BHW: Tensor) -> Tensor:
         """What lies at the places within reach of each pixel, fp32 (B, C, H, W, down, across)."""
@@ -417,7 +421,7 @@ class TwoPlayerModel(
         """
         codes, places = [], []
         for game in self._watch(frames_BTHWC, num_seen):
-            guesses = self.guesses(game.newest_MCHW, game.foreseen)
+            guesses = _game_by_game(self.guesses, game.newest_MCHW, game.foreseen)
             codes.append(self.read_codes(guesses, game.masks_MSHW, game.next_MCHW))
             places.append(game.players_MS2)
         return torch.stack(codes).cpu().numpy(), torch.stack(places).cpu().numpy()
@@ -430,7 +434,8 @@ class TwoPlayerModel(
         (B, M, C, H, W) in -1..1, first with nobody's code, then with both. Raises as `start`."""
         foretold, told = [], []
         for game, codes_MS in zip(self._watch(frames_BTHWC, num_seen), codes_BMS, strict=True):
-            foretold.append(self.guesses(game.newest_MCHW, game.foreseen, with_codes=False)[:, 0])
+            nobodys = partial(self.guesses, with_codes=False)
+            foretold.append(_game_by_game(nobodys, game.newest_MCHW, game.foreseen)[:, 0])
             codes = self._check_codes(codes_MS, len(game.next_MCHW))
             told.append(self.compose(*game[:3], codes))
         return torch.stack(foretold).cpu().numpy(), torch.stack(told).cpu().numpy()
@@ -463,12 +468,12 @@ class TwoPlayerModel(
             to_float(frames).movedim(-1, 2), self._foresee_all(frames), strict=True
         ):
             first, steered_RHW3 = num_seen - past, self.steered(game_TCHW[past - 1 :], seen)
-            early = Foreseen(*(each[: first + 1] for each in seen))
+            early = seen.of(slice(first + 1))
             players = [self.find_players(early, steered_RHW3[: first + 1])[-1:]]
             for r in range(first + 1, len(steered_RHW3) - 1):
-                now = Foreseen(*(each[r : r + 1] for each in seen))
+                now = seen.of(slice(r, r + 1))
                 players.append(self.follow(now, steered_RHW3[r : r + 1], players[-1]))
-            foreseen = Foreseen(*(each[first:-1] for each in seen))
+            foreseen = seen.of(slice(first, -1))
             players_MS2 = torch.cat(players)
             yield Watched(
                 game_TCHW[num_seen - 1 : -1],
@@ -580,13 +585,14 @@ class TwoPlayerModel(
         one way and the other, as nothing else does, and so much of how far right and down it goes
         on average of both pushes."""
         ways_K = self.codes_K2[:, 0]
-        (one, by_one), (other, by_other) = (
-            self.transport.with_origins(newest_BCHW, foreseen, self.codes_K2[k])
-            for k in (ways_K.argmin(), ways_K.argmax())
-        )
-        much_BHW1 = (foreseen.explained_BHW.square() * (one - other).norm(dim=1))[..., None]
-        came_BHW2 = (by_one + by_other) / 2
-        return torch.cat((much_BHW1, -much_BHW1 * came_BHW2), -1)
+        codes = [self.codes_K2[k] for k in (ways_K.argmin(), ways_K.argmax())]
+
+        def differ(newest: Tensor, seen: Foreseen) -> Tensor:
+            (one, by_one), (other, by_other) = self.transport.with_origins(newest, seen, codes)
+            much_BHW1 = (seen.explained_BHW.square() * (one - other).norm(dim=1))[..., None]
+            return torch.cat((much_BHW1, -much_BHW1 * (by_one + by_other) / 2), -1)
+
+        return _game_by_game(differ, newest_BCHW, foreseen)
 
     def masks(self, foreseen: Foreseen, players_BS2: Tensor) -> Tensor:
         """The pixels that each player's code acts on, bool (B, S, H, W); no pixel has two."""
@@ -608,12 +614,28 @@ class TwoPlayerModel(
         it was foretold. sure: 1 for the mean of what may come, more for a likelier one."""
         codes_BS2 = self.codes_K2.float()[codes_BS]
         codes_BHW2 = torch.einsum("bshw,bsc->bhwc", masks_BSHW.float(), codes_BS2)
-        return self.transport.with_codes(newest_BCHW, foreseen, codes_BHW2, sure)
+        return _game_by_game(
+            partial(self.transport.with_codes, sure=sure), newest_BCHW, foreseen, codes_BHW2
+        )
 
     def read_codes(self, guesses: Tensor, masks_BSHW: Tensor, next_BCHW: Tensor) -> Tensor:
         """What each player did, int64 (B, S): the code that explains best what came in its mask."""
         error = (guesses[:, 1:] - next_BCHW[:, None]).square().mean(2)
         return torch.einsum("bkhw,bshw->bsk", error, masks_BSHW.float()).argmin(-1)
+
+
+def _game_by_game(
+    work: Callable[..., Tensor], newest_BCHW: Tensor, foreseen: Foreseen, *others_B: Tensor
+) -> Tensor:
+    """`work` of all games; of one after the other on a CPU, in whose cache the chances of one game
+    fit and those of many do not."""
+    if newest_BCHW.device.type != "cpu":
+        return work(newest_BCHW, foreseen, *others_B)
+    games = [slice(b, b + 1) for b in range(len(newest_BCHW))]
+    return torch.cat([
+        work(newest_BCHW[game], foreseen.of(game), *(other[game] for other in others_B))
+        for game in games
+    ])  # fmt: skip
 
 
 def _first_codes(config: TwoPlayerConfig) -> Tensor:

@@ -38,6 +38,7 @@ def test_the_shipped_model_steers_both_players(watched):
     own = rows["NMI of a code and its player's action"]
     assert own.estimate.value > 0.5 > 10 * own.beside["shuffled"]
     assert rows["NMI of a code and the other player's action"].estimate.value < 0.1
+    assert rows["NMI of a code and the way that its paddle goes"].estimate.value > 0.5
     assert rows["actions told by one map for all games"].estimate.value > 0.8
 
 

@@ -9,6 +9,7 @@ import torch
 from genie_env.envs import duel
 from genie_env.world_model import CheckpointError, WorldModel, WorldModelConfig
 from genie_env.world_model.two_player import (
+    DuelState,
     Foreseen,
     PlayersNotSeenError,
     TwoPlayerConfig,
@@ -181,6 +182,18 @@ def test_nothing_depends_on_later_frames(model, games):
     whole, places = model.infer_codes(frames, 8)
     part, where = model.infer_codes(frames[:, :12], 8)
     assert (whole[:, :4] == part).all() and np.allclose(places[:, :4], where)
+
+
+def test_games_played_together_go_as_alone(model, games):
+    states = [model.start(games[0][b : b + 1, :8]) for b in range(2)]
+    together = DuelState.together(states)
+    for codes in ([[1, 0], [2, 1]], [[0, 2], [1, 1]]):
+        model.step(together, codes)
+        for state, codes_S in zip(states, codes, strict=True):
+            model.step(state, [codes_S])
+    alone = DuelState.together(states)
+    torch.testing.assert_close(together.history_BPCHW, alone.history_BPCHW, atol=0.05, rtol=0)
+    torch.testing.assert_close(together.players_BS2, alone.players_BS2, atol=0.5, rtol=0)
 
 
 def test_it_plays_on_as_the_game_does(model, games):

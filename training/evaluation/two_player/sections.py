@@ -66,6 +66,11 @@ def codes_section(
             "NMI of a code and the other player's action",
             bootstrap(information(watched, actions[..., ::-1], effective), mean_information),
         ),
+        # Where a game answers late, what is seen is not yet what was done.
+        Row(
+            "NMI of a code and the way that its paddle goes",
+            bootstrap(information(watched, sign, effective), mean_information),
+        ),
     ]
     balls = watched.truth.balls[..., 0, :]
     step = (balls[:, NUM_SEEN:] - balls[:, watched.now])[..., :2]
