@@ -17,16 +17,24 @@ from typing import Any
 import numpy as np
 import tyro
 
+from genie_env.world_model.two_player import PlayersNotSeenError
 from training.data.duels import DuelConfig, record_duels
 from training.evaluation.two_player.sections import codes_section, found_players
-from training.evaluation.two_player.watch import Watched, learn_actions, middles, watch
+from training.evaluation.two_player.watch import (
+    Watched,
+    learn_actions,
+    middles,
+    watch,
+    watch_trained_on,
+)
 from training.loop import LoopConfig
 from training.penalized import PenalizedConfig, train_penalized
 from training.presets import changed
+from training.remember import remember
 from training.run_two_player import TwoPlayerRun, train_two_player
 
-TRAINED_ON, VALIDATION = 0, 600_000 << 32
-"""Seeds of games: neither trained on nor reported by `genie eval-two-player`."""
+VALIDATION = 600_000 << 32
+"""Seed of games: neither trained on nor reported by `genie eval-two-player`."""
 NEAR = 6.0
 """Pixels from the middle of a thing within which it was taken for a player."""
 ROWS = {
@@ -86,6 +94,7 @@ def measure(options: Options, name: str, seed: int) -> dict[str, float]:
     """Train and evaluate one recipe; its numbers are kept in its folder."""
     folder = options.out / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"
     done = folder / "numbers.json"
+    remember(options, folder / "asked.json", apart=("recipes", "seeds", "out"))
     if done.exists():
         return json.loads(done.read_text())
     began = time.monotonic()
@@ -93,10 +102,10 @@ def measure(options: Options, name: str, seed: int) -> dict[str, float]:
     minutes = (time.monotonic() - began) / 60
     numbers = dict.fromkeys(COLUMNS, 0.0) | {"minutes": round(minutes, 1)}
     try:
-        meaning_SK = learn_actions(watch(model, "duel", 20, TRAINED_ON))
+        meaning_SK = learn_actions(watch_trained_on(model, 20))
         watched = watch(model, "duel", options.num_games, VALIDATION)
-    except ValueError:
-        pass  # Nobody was found in any game, and so nothing else.
+    except PlayersNotSeenError:
+        pass  # In any game, and so nothing else.
     else:
         rows = {row.name: row.estimate.value for row in codes_section(watched, meaning_SK).rows}
         numbers |= {short: rows[row] for row, short in ROWS.items()}

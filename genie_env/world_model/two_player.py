@@ -83,12 +83,16 @@ HEADS = 6
 """What is foreseen of a pixel beside where it will have come from."""
 STOPPED = 4.0
 """Log odds against a move for which there is no room."""
-SEEN = 0.2
-"""Of what a code has to explain, on average over the frames seen, where a player is."""
+SEEN, AS_SEEN = 0.18, 0.5
+"""Of what pushes change of a player, the share that codes have explained, on average over the
+frames seen: of the stronger one, and of the weaker one in shares of that. Balls have less."""
+INVISIBLE = 1e-3
+"""What pushes change of it, all together, where nothing is to be seen."""
 OWN = 0.25
 """The same of a pixel that a player's code acts on."""
-REACH_OF_PLAYER, APART = 18.0, 16.0
-"""Pixels: how far from its middle a player's code acts, and how far two players are apart."""
+REACH_OF_PLAYER, APART = 18.0, 24.0
+"""Pixels: how far from its middle a player's code acts, and how far two players are apart at first:
+farther than the middle of a long paddle from its other end."""
 SMOOTH, NEAR, HALF = 2.0, 9.0, 15.0
 """Pixels: what is looked at together to find a player, and to follow one; half of the longest."""
 NOTHING = 1e-9
@@ -498,7 +502,7 @@ class TwoPlayerModel(
         return frames.to(self.device)
 
     def _check_codes(self, codes_BS: Any, num_games: int) -> Tensor:
-        codes = torch.as_tensor(np.asarray(codes_BS))
+        codes = torch.as_tensor(codes_BS if isinstance(codes_BS, Tensor) else np.asarray(codes_BS))
         if codes.shape != (num_games, NUM_PLAYERS) or codes.is_floating_point():
             raise ValueError(
                 f"codes of shape {tuple(codes.shape)} and dtype {codes.dtype}; accepted: ints "
@@ -553,17 +557,18 @@ class TwoPlayerModel(
         more above than beside the other, above. Raises PlayersNotSeenError where two cannot be
         seen.
         """
-        found, strength = [], []
+        found, strength, whole_RHW = [], [], seen.explained_BHW
         for _ in range(NUM_PLAYERS):
             bright_RHW = seen.explained_BHW.square() * blur(seen.by_code_BHW, SMOOTH)
             path_R2 = _middle(seen, steered_RHW3, _brightest_path(bright_RHW))
             found.append(path_R2)
-            strength.append(float(_around(seen.explained_BHW, path_R2, NEAR).mean()))
+            away_RHW = _distance(path_R2, bright_RHW.shape[-1])
+            changed_RHW = steered_RHW3[..., 0] * (away_RHW < NEAR)
+            told_R = (changed_RHW * whole_RHW).sum((1, 2))
+            strength.append(float((told_R / (changed_RHW.sum((1, 2)) + INVISIBLE)).mean()))
             # The other one is somewhere else.
-            free_RHW = _distance(path_R2, bright_RHW.shape[-1]) > APART
-            seen = seen._replace(explained_BHW=seen.explained_BHW * free_RHW)
-            steered_RHW3 = steered_RHW3 * free_RHW[..., None]
-        visible = sum(s > SEEN for s in strength)
+            seen = seen._replace(explained_BHW=seen.explained_BHW * (away_RHW > APART))
+        visible = sum(s > max(SEEN, AS_SEEN * max(strength)) for s in strength)
         if visible < NUM_PLAYERS:
             raise PlayersNotSeenError(
                 f"{visible} of {NUM_PLAYERS} players can be seen: "
@@ -581,15 +586,15 @@ class TwoPlayerModel(
 
     @torch.no_grad()
     def steered(self, newest_BCHW: Tensor, foreseen: Foreseen) -> Tensor:
-        """What tells where a player's ends are: fp32 (B, H, W, 3), first how much it differs pushed
-        one way and the other, as nothing else does, and so much of how far right and down it goes
-        on average of both pushes."""
+        """What tells where a player's ends are: fp32 (B, H, W, 3), first how much a pixel differs
+        pushed one way and the other, and so much of how far right and down it goes on average of
+        both pushes."""
         ways_K = self.codes_K2[:, 0]
         codes = [self.codes_K2[k] for k in (ways_K.argmin(), ways_K.argmax())]
 
         def differ(newest: Tensor, seen: Foreseen) -> Tensor:
             (one, by_one), (other, by_other) = self.transport.with_origins(newest, seen, codes)
-            much_BHW1 = (seen.explained_BHW.square() * (one - other).norm(dim=1))[..., None]
+            much_BHW1 = (one - other).norm(dim=1)[..., None]
             return torch.cat((much_BHW1, -much_BHW1 * (by_one + by_other) / 2), -1)
 
         return _game_by_game(differ, newest_BCHW, foreseen)
@@ -672,8 +677,8 @@ def _middle(foreseen: Foreseen, steered_BHW3: Tensor, before_B2: Tensor) -> Tens
         across_B, down_B = (near.sum(axis) @ pixel for axis in (1, 2))
         # Where nothing is steered it stays.
         at_B2 = (torch.stack((across_B, down_B), 1) + NOTHING * at_B2) / total_B1
-    near_BHW = _distance(at_B2, size) < HALF
-    whole, right, down = (steered_BHW3 * near_BHW[..., None]).unbind(-1)
+    own_BHW = foreseen.explained_BHW.square() * (_distance(at_B2, size) < HALF)
+    whole, right, down = (steered_BHW3 * own_BHW[..., None]).unbind(-1)
     total_B1 = whole.sum((1, 2))[:, None]
     middle = []
     for axis in (1, 2):
@@ -707,9 +712,3 @@ def _distance(middle_B2: Tensor, size: int) -> Tensor:
     across = (pixel - middle_B2[:, :1]).square()
     down = (pixel - middle_B2[:, 1:]).square()
     return (down[:, :, None] + across[:, None]).sqrt()
-
-
-def _around(map_BHW: Tensor, middle_B2: Tensor, radius: float) -> Tensor:
-    """The highest value near there, (B,)."""
-    near = _distance(middle_B2, map_BHW.shape[-1]) < radius
-    return (map_BHW * near).amax((1, 2))

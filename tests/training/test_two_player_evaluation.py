@@ -9,10 +9,12 @@ import torch
 
 from genie_env import cli
 from genie_env.world_model.two_player import TwoPlayerModel
+from training.data.clip_store import ClipStore
+from training.data.duels import DuelConfig, record_duels
 from training.evaluation.sections import Row, Section, bootstrap
 from training.evaluation.two_player.bars import OWN, Bar, bars_table
 from training.evaluation.two_player.driven import RealGames, interventions_section
-from training.evaluation.two_player.evaluate import HELD_OUT, TRAINED_ON, read_two_player
+from training.evaluation.two_player.evaluate import HELD_OUT, read_two_player
 from training.evaluation.two_player.sections import codes_section
 from training.evaluation.two_player.variations import play_changed
 from training.evaluation.two_player.watch import (
@@ -23,6 +25,7 @@ from training.evaluation.two_player.watch import (
     mean_information,
     middles,
     watch,
+    watch_trained_on,
 )
 from training.run_two_player import TwoPlayerRun, train_two_player
 
@@ -50,6 +53,13 @@ def test_codes_that_mean_nothing_are_found_out(watched):
     assert rows["actions told by one map for all games"].estimate.value < 0.5
 
 
+def test_labels_are_of_games_that_were_trained_on(tmp_path):
+    store = ClipStore(record_duels(DuelConfig(str(tmp_path), num_games=100, shard_games=100)), 16)
+    model = TwoPlayerModel.from_pretrained("duel")
+    seen = watch_trained_on(model, 2)
+    assert (seen.frames_BTHWC[:, :16] == store.clips(seen.kept_B)).all()
+
+
 def test_swapped_players_are_found_out(watched):
     swapped = replace(watched, codes_BMS=watched.codes_BMS[..., ::-1])
     rows = {r.name: r for r in codes_section(swapped, learn_actions(watched)).rows}
@@ -59,7 +69,7 @@ def test_swapped_players_are_found_out(watched):
 
 def test_the_shipped_model_moves_who_is_made_to_move():
     model = TwoPlayerModel.from_pretrained("duel")
-    meaning = learn_actions(watch(model, "duel", 16, TRAINED_ON))
+    meaning = learn_actions(watch_trained_on(model, 16))
     rows = interventions_section(model, meaning, 6, HELD_OUT).rows
     assert [row.estimate.value > 0.8 for row in rows] == [True] * 3
     # Whose codes mean the opposite goes the other way.

@@ -182,6 +182,14 @@ def test_nothing_depends_on_later_frames(model, games):
     whole, places = model.infer_codes(frames, 8)
     part, where = model.infer_codes(frames[:, :12], 8)
     assert (whole[:, :4] == part).all() and np.allclose(places[:, :4], where)
+    # What is foretold of the ninth frame is so of any ninth frame.
+    other = frames.copy()
+    other[:, 8:] = 255 - other[:, 8:]
+    for told, told_of_other in zip(
+        model.predict(frames, whole), model.predict(other, whole), strict=True
+    ):
+        assert (told[:, 0] == told_of_other[:, 0]).all()
+        assert (told[:, 1] != told_of_other[:, 1]).any()
 
 
 def test_games_played_together_go_as_alone(model, games):

@@ -19,6 +19,9 @@ from genie_env.envs.duel import Duel, Styles, draw_styles
 from training.data.clip_store import ClipWriter, list_shards, read_meta, write_meta
 from training.data.real_duels import MAX_BURN_IN, REAL_GAMES, Moment, scaled
 
+AT_ONCE = 100
+"""Games that are drawn together: styles follow from the seed of the first."""
+
 
 @dataclass(frozen=True)
 class DuelConfig:
@@ -164,11 +167,11 @@ def record_duels(config: DuelConfig) -> Path:
     return folder
 
 
-def _record_shard(folder: Path, shard: int, config: DuelConfig, at_once: int = 100) -> None:
+def _record_shard(folder: Path, shard: int, config: DuelConfig) -> None:
     truths: list[Truth] = []
     with ClipWriter(folder, shard, duel.SIZE, config.shard_games * config.num_frames) as writer:
-        for first in range(0, config.shard_games, at_once):
-            count = min(at_once, config.shard_games - first)
+        for first in range(0, config.shard_games, AT_ONCE):
+            count = min(AT_ONCE, config.shard_games - first)
             frames, truth = play_games(count, config.num_frames, config, (shard << 32) + first)
             for frames_THWC in frames:
                 writer.add(frames_THWC)

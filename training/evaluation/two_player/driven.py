@@ -185,6 +185,8 @@ INTERVENTIONS: dict[str, tuple[tuple[int, int], ...]] = {
 """What the first and the second player do."""
 HELD = 4
 """Steps for which they do it."""
+SHOWN = 3
+"""Games in the picture."""
 MOVED = 2.0
 """Pixels: less is no move."""
 
@@ -195,27 +197,39 @@ def interventions_section(
     """Whether paddles go where they go in the game, whoever is made to do something."""
     start = OwnGames(count, seed)
     dream = Dream(model, start, meaning_SK)
-    first, rows = dream.state, []
+    first, rows, strips = dream.state, [], []
     before_BS2 = dream.places(), dream.of_seen(middles(start.players_BTS4[:, -1]))
     for name, pairs in INTERVENTIONS.items():
         right = []
         for pair in pairs:
             games, dream.state = copy.deepcopy(start), first.clone()
+            shown = [model.render(first)]
             for _ in range(HELD):
                 _, boxes = games.step(np.tile(pair, (count, 1)))
                 dream.step(np.tile(pair, (count, 1)))
+                shown.append(model.render(dream.state))
             after_BS2 = dream.places(), dream.of_seen(middles(boxes))
             dreamt, true = (
                 dream.along(after - before)
                 for after, before in zip(after_BS2, before_BS2, strict=True)
             )
             right.append(_sign(dreamt) == _sign(true))
+            if name == "one player":
+                strips.append(np.stack(shown, 1)[:SHOWN])
         rows.append(Row(f"as in the game: {name}", bootstrap(np.mean(right, (0, 2)))))
     return Section(
         "Made to move",
         f"{len(dream.seen)} games; what is done for {HELD} steps, in the game and in the model; "
         f"share of the players who go the same way in both, back, forth, or less than {MOVED:g} px",
         rows,
+        [
+            Figure(
+                "one-player-moves",
+                "dreams in which one code differs: the first player goes up or left, then down or "
+                f"right, then the second, while the other stays; {SHOWN} games",
+                strips_png(np.concatenate(np.stack(strips, 1))),
+            )
+        ],
     )
 
 

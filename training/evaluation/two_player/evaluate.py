@@ -6,12 +6,13 @@ all games; everything else is measured on games of styles never seen, and on rea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from genie_env.world_model.two_player import PlayersNotSeenError, TwoPlayerModel
+from genie_env.world_model.two_player import NUM_PLAYERS, PlayersNotSeenError, TwoPlayerModel
 from training.evaluation.report import read_report, write_report
 from training.evaluation.sections import Row, Section, bootstrap
 from training.evaluation.two_player.bars import FOUND
@@ -29,10 +30,11 @@ from training.evaluation.two_player.watch import (
     halves_codes,
     learn_actions,
     watch,
+    watch_trained_on,
 )
 
-TRAINED_ON, HELD_OUT = 0, 1_000_000 << 32
-"""Seeds of our own games: of the first that are trained on, and of such as never are."""
+HELD_OUT = 1_000_000 << 32
+"""Seed of games of our own that are never trained on."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,13 @@ def evaluate_two_player(
     """Every test on every game, written to `out`; the sections of each game. Raises as
     `TwoPlayerModel.from_pretrained`; ImportError without a real game that is named."""
     model = TwoPlayerModel.from_pretrained(name)
-    meaning_SK = learn_actions(watch(model, "duel", 20 + config.num_games // 10, TRAINED_ON))
+    try:
+        meaning_SK = learn_actions(watch_trained_on(model, 20 + config.num_games // 10))
+    except PlayersNotSeenError:
+        meaning_SK = np.zeros((NUM_PLAYERS, model.config.num_codes), np.int64)
     found = {}
     for game in config.games:
-        try:
-            found[game] = _measure(name, model, meaning_SK, game, config)
-        except PlayersNotSeenError as nobody:
-            none = bootstrap(np.zeros(config.num_games))
-            found[game] = [Section("Where the players are", str(nobody), [Row(FOUND, none)])]
+        found[game] = _measure(name, model, meaning_SK, game, config)
         # What is known is written, should the rest be cut off.
         summary = {
             "games": f"{config.num_games} each, {NUM_FRAMES} frames; players are looked for in the "
@@ -94,19 +95,36 @@ def _measure(
     game: str,
     config: TwoPlayerEvaluation,
 ) -> list[Section]:
-    """ValueError where it sees both players in no game."""
-    watched = watch(model, game, config.num_games, HELD_OUT)
+    """Where it sees both players in no game, that is all there is to say."""
+    count, varied = config.num_driven, config.num_varied
+
+    def section(title: str, measure: Callable[[], Section]) -> Section:
+        try:
+            return measure()
+        except PlayersNotSeenError as nobody:
+            return Section(title, str(nobody), [])
+
+    try:
+        watched = watch(model, game, config.num_games, HELD_OUT)
+    except PlayersNotSeenError as nobody:
+        none = bootstrap(np.zeros(config.num_games))
+        return [Section("Where the players are", str(nobody), [Row(FOUND, none)])]
     sections = [
         places_section(watched),
         codes_section(watched, meaning_SK, halves_codes(model, watched)),
         change_section(model, watched),
         ladder_section(name, watched),
-        driven_section(model, game, meaning_SK, config.num_driven, HELD_OUT + 1),
+        section("Driven", lambda: driven_section(model, game, meaning_SK, count, HELD_OUT + 1)),
     ]
     if game == "duel":
         sections += [
-            interventions_section(model, meaning_SK, config.num_driven, HELD_OUT + 2),
-            variations_section(model, meaning_SK, config.num_varied, HELD_OUT + 3),
-            limits_section(model, config.num_varied, HELD_OUT + 4),
+            section(
+                "Made to move",
+                lambda: interventions_section(model, meaning_SK, count, HELD_OUT + 2),
+            ),
+            section(
+                "Variations", lambda: variations_section(model, meaning_SK, varied, HELD_OUT + 3)
+            ),
+            section("Known limits", lambda: limits_section(model, varied, HELD_OUT + 4)),
         ]
     return sections

@@ -192,6 +192,12 @@ def change_section(model: TwoPlayerModel, watched: Watched) -> Section:
         ],
         [
             Figure(
+                "counterfactuals",
+                "where the next frame changes (columns) if one player does something else (rows): "
+                "shares of all that changes, mean of games",
+                matrix_png(shares.mean(0), [f"player {s}" for s in range(NUM_PLAYERS)], names),
+            ),
+            Figure(
                 "one-code", "the newest frame, then the next under each code of one player; a row "
                 "a player, six games", strips_png(np.stack(strips))
             )

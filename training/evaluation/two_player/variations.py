@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from genie_env.envs.duel import BACK, FORTH, STAY, draw_styles
-from genie_env.world_model.two_player import NUM_PLAYERS, TwoPlayerModel
+from genie_env.envs.duel import BACK, FORTH, SIZE, STAY, draw_styles
+from genie_env.world_model.two_player import NUM_PLAYERS, PlayersNotSeenError, TwoPlayerModel
 from training.data.duels import DuelConfig, Truth, play_duels
 from training.evaluation.sections import Row, Section, bootstrap
 from training.evaluation.two_player.sections import found_players
 from training.evaluation.two_player.watch import (
     NUM_FRAMES,
+    NUM_SEEN,
     information,
     mean_information,
     watch_games,
@@ -64,12 +65,34 @@ def limits_section(model: TwoPlayerModel, count: int, seed: int) -> Section:
         "players go to and fro, too": {"roams": True},
     }
     rows = _rows(model, kinds, count, seed)
+    for gone, who in (((1,), "one player"), ((0, 1), "no player")):
+        rows.append(Row(f"{who}: refused", bootstrap(_refused(model, count, seed, gone))))
     return Section(
         "Known limits",
         f"{count} games of each kind: what wanders by chance cannot be told from a player by video "
-        "alone; three codes cannot say which of nine ways a player went",
+        "alone; three codes cannot say which of nine ways a player went; where players are missing "
+        "something else may be taken for one",
         rows,
     )
+
+
+def _refused(model: TwoPlayerModel, count: int, seed: int, gone: tuple[int, ...]) -> np.ndarray:
+    """Whether the model says of games without some of the players that it does not see two, bool
+    (B,)."""
+    rng = np.random.default_rng(seed)
+    styles = draw_styles(rng, count)
+    inset_BP = styles.inset.copy()
+    inset_BP[:, gone] = -SIZE
+    games, _ = play_duels(replace(styles, inset=inset_BP), NUM_SEEN, DuelConfig(""), rng)
+    refused = []
+    for frames_THWC in games:
+        try:
+            model.start(frames_THWC[None])
+        except PlayersNotSeenError:
+            refused.append(True)
+        else:
+            refused.append(False)
+    return np.array(refused)
 
 
 def _rows(

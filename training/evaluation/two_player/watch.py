@@ -15,7 +15,7 @@ from tqdm import tqdm
 from genie_env.envs import duel
 from genie_env.world_model.tokenizer import to_float
 from genie_env.world_model.two_player import NUM_PLAYERS, PlayersNotSeenError, TwoPlayerModel
-from training.data.duels import DuelConfig, Truth, play_games
+from training.data.duels import AT_ONCE, DuelConfig, Truth, play_games
 from training.metrics import normalized_mutual_information
 
 NUM_SEEN, NUM_FRAMES = 8, 20
@@ -96,6 +96,14 @@ def watch(model: TwoPlayerModel, game: str, count: int, seed: int) -> Watched:
     """Play games, and have the model say what was done in them."""
     config = DuelConfig("", game)  # type: ignore[arg-type]
     return watch_games(model, *play_games(count, NUM_FRAMES, config, seed), what=game)
+
+
+def watch_trained_on(model: TwoPlayerModel, count: int) -> Watched:
+    """The same of the first games that `record_duels` records, and some frames more; `AT_ONCE` at
+    most."""
+    frames, truth = play_games(AT_ONCE, NUM_FRAMES, DuelConfig(""), seed=0)
+    first = Truth(*(column[:count] for column in truth))
+    return watch_games(model, frames[:count], first, what="games that were trained on")
 
 
 def watch_games(
@@ -179,14 +187,15 @@ def halves_codes(model: TwoPlayerModel, watched: Watched) -> np.ndarray:
     (B, M, S)."""
     frames, past = watched.frames_BTHWC, model.config.past_frames
     half = np.arange(frames.shape[2]) < frames.shape[2] // 2
-    masks_SHW = torch.from_numpy(np.stack((half, ~half)))[:, None].expand(-1, len(half), -1)
+    halves_S1W = torch.from_numpy(np.stack((half, ~half)))[:, None].to(model.device)
+    masks_SHW = halves_S1W.expand(-1, len(half), -1)
     codes = []
     for game_THWC in frames:
-        pixels = to_float(torch.from_numpy(game_THWC)).movedim(-1, 1)
+        pixels = to_float(torch.from_numpy(game_THWC).to(model.device)).movedim(-1, 1)
         moments = range(NUM_SEEN, len(pixels))
         with torch.no_grad():
             foreseen = model.foresight(torch.stack([pixels[t - past : t] for t in moments]))
             guesses = model.guesses(pixels[NUM_SEEN - 1 : -1], foreseen)
             masks = masks_SHW.expand(len(guesses), -1, -1, -1)
-            codes.append(model.read_codes(guesses, masks, pixels[NUM_SEEN:]).numpy())
+            codes.append(model.read_codes(guesses, masks, pixels[NUM_SEEN:]).cpu().numpy())
     return np.stack(codes)
