@@ -32,8 +32,8 @@ else:
     )
 
 
-def parallel_env(**arguments: Any) -> "GenieParallelEnv":
+def parallel_env(prompt: Any = None, **arguments: Any) -> "GenieParallelEnv":
     """A game of two, as a PettingZoo parallel environment; arguments as `GenieParallelEnv`."""
     from genie_env.envs.two_player import GenieParallelEnv
 
-    return GenieParallelEnv(**arguments)
+    return GenieParallelEnv(prompt, **arguments)

@@ -119,15 +119,6 @@ class PenalizedModel(nn.Module):
             places.append((middle + 1) / 2 * (self.config.frame_size - 1))
         return torch.stack(codes).numpy(), torch.stack(places).numpy()
 
-    @torch.no_grad()
-    def all_masks(self, frames_BTHWC: np.ndarray, num_seen: int = 8) -> np.ndarray:
-        """Of each transition, fp32 (B, M, S + 1, H, W)."""
-        found = []
-        for now, after in self._transitions(frames_BTHWC, num_seen):
-            masks = self.masks(self.seen(now), self.seen(after))
-            found.append(F.interpolate(masks, scale_factor=PATCH))
-        return torch.stack(found).numpy()
-
     def _transitions(self, frames_BTHWC: np.ndarray, num_seen: int) -> list[tuple[Tensor, Tensor]]:
         frames = check_frames(frames_BTHWC, self.config.frame_size, num_seen + 1)
         pixels = to_float(frames).movedim(-1, 2)

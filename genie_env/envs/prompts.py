@@ -274,9 +274,14 @@ def _read_video(path: Path, max_frames: int | None) -> deque[np.ndarray]:
 
 def _coinrun_start(level: int | None, look: str, difficulty: str) -> np.ndarray:
     """The first frame of a level of the real game, (1, 64, 64, 3)."""
-    from genie_env.envs.coinrun import CoinRunVectorEnv
+    from genie_env.envs.coinrun import LOOKS, CoinRunVectorEnv
 
     assert level is not None  # drawn
+    if look not in LOOKS:
+        raise ValueError(
+            f"prompt 'coinrun:{level}' is a level of the real CoinRun, which this model was not "
+            f"trained on; accepted: {ACCEPTED}"
+        )
     env = CoinRunVectorEnv(1, look, difficulty, start_level=level, num_levels=1)
     try:
         frames_BHWC, _ = env.reset()

@@ -5,6 +5,7 @@ Shapes: T frames, H W pixels (H = W = the model's frame size), C = 3 channels (R
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -105,9 +106,13 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
         self._steps = 0
 
     def observation_space(self, agent: str) -> gym.spaces.Box:
+        """Of `player_0` or `player_1`; ValueError for another name."""
+        _check_agent(agent)
         return self._observation_space
 
     def action_space(self, agent: str) -> gym.spaces.Discrete:
+        """As `observation_space`."""
+        _check_agent(agent)
         return self._action_spaces[agent]
 
     def reset(
@@ -139,6 +144,12 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
             shipped_PTHWC=shipped,
             max_frames=PROMPT_FRAMES,
         )
+        least = self.model.config.past_frames
+        if len(frames_THWC) < least:
+            raise ValueError(
+                f"prompt {describe_prompt(prompt)} has T = {len(frames_THWC)} frames; accepted: "
+                f"T >= {least}, in which both players are seen to move"
+            )
         self._game = self.model.start(frames_THWC[None])
         self._steps = 0
         self.agents = list(AGENTS)
@@ -229,10 +240,8 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
 
     def _check_actions(self, actions: Mapping[str, int]) -> np.ndarray:
         """int64 (S,)."""
-        if set(actions) != set(AGENTS):
-            raise ValueError(
-                f"actions for {sorted(actions)}; accepted: one for each of {', '.join(AGENTS)}"
-            )
+        if not isinstance(actions, Mapping) or set(actions) != set(AGENTS):
+            raise ValueError(f"actions {actions!r}; accepted: one for each of {', '.join(AGENTS)}")
         count = self.model.config.num_codes
         codes = []
         for agent in AGENTS:
@@ -257,7 +266,16 @@ class GenieParallelEnv(ParallelEnv[str, np.ndarray, int]):
                 f"the reward function returned {found!r}; accepted: a number for each of "
                 f"{', '.join(AGENTS)}"
             )
-        rewards = {agent: float(found[agent]) for agent in AGENTS}
-        if not np.isfinite(list(rewards.values())).all():
-            raise ValueError(f"the reward function returned {rewards}; accepted: finite numbers")
+        try:
+            rewards = {agent: float(found[agent]) for agent in AGENTS}
+            finite = all(map(math.isfinite, rewards.values()))
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            raise ValueError(f"the reward function returned {found!r}; accepted: finite numbers")
         return rewards
+
+
+def _check_agent(agent: str) -> None:
+    if agent not in AGENTS:
+        raise ValueError(f"unknown agent {agent!r}; accepted: {', '.join(AGENTS)}")

@@ -113,8 +113,9 @@ class DuelGame:
         """A video was dropped on the window: start from it."""
         try:
             self._start(prompt=path)
-        except (FileNotFoundError, TypeError, ValueError, ImportError) as error:
-            self.message = str(error)
+        except Exception as error:
+            # What was dropped cannot be a start: the game is as it was, and the players are told.
+            self.message = str(error) or type(error).__name__
 
     def tick(self) -> bool:
         """Take the step that is due, if one is; whether there is something new to draw."""

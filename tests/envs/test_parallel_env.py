@@ -1,5 +1,8 @@
 """GenieParallelEnv: the API, both players, and what users do wrong."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pettingzoo
 import pytest
@@ -9,8 +12,10 @@ from pettingzoo.test.render_test import render_test
 from pettingzoo.utils import parallel_to_aec
 
 import genie_env
+from genie_env.envs.duel import draw_styles
 from genie_env.envs.two_player import GenieParallelEnv
 from genie_env.world_model.two_player import TwoPlayerModel
+from training.data.duels import DuelConfig, play_duels
 
 AGENTS = ["player_0", "player_1"]
 
@@ -101,6 +106,10 @@ def test_a_reward_of_ones_own(model):
     env = GenieParallelEnv(model=model, reward=reward)
     env.reset(seed=0)
     assert env.step(dict.fromkeys(AGENTS, 1))[1] == {"player_0": 1.0, "player_1": -1.0}
+    env = GenieParallelEnv(model=model, reward=lambda a, b: {"player_0": 1.0, "player_1": None})
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="accepted: finite numbers"):
+        env.step(dict.fromkeys(AGENTS, 1))
     for wrong in (lambda a, b: 1.0, lambda a, b: {"player_0": 1.0}):
         env = GenieParallelEnv(model=model, reward=wrong)
         env.reset(seed=0)
@@ -114,6 +123,28 @@ def test_a_prompt_without_two_players(env):
         env.reset(options={"prompt": grey})
     with pytest.raises(ValueError, match="T >= 4"):
         env.reset(options={"prompt": grey[:2]})
+    with pytest.raises(ValueError, match=r"prompt ndarray \(64, 64, 3\) has T = 1 frames"):
+        env.reset(options={"prompt": grey[0]})
+    with pytest.raises(ValueError, match="'coinrun:5' is a level of the real CoinRun"):
+        env.reset(options={"prompt": "coinrun:5"})
+
+
+@pytest.mark.parametrize(("gone", "most"), [((1,), 0.25), ((0, 1), 0.3)])
+def test_prompts_in_which_players_are_missing_are_refused(env, gone, most):
+    """Most of them: something else that moves may be taken for one."""
+    rng = np.random.default_rng(3)
+    styles = draw_styles(rng, 20)
+    inset_BP = styles.inset.copy()
+    inset_BP[:, gone] = -64
+    videos, _ = play_duels(replace(styles, inset=inset_BP), 12, DuelConfig(""), rng)
+    accepted = 0
+    for video_THWC in videos:
+        try:
+            env.reset(options={"prompt": video_THWC})
+            accepted += 1
+        except ValueError as error:
+            assert re.search("[01] of 2 players can be seen", str(error))
+    assert accepted <= most * len(videos)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +155,8 @@ def test_a_prompt_without_two_players(env):
         ({"player_0": 0, "me": 0}, "one for each of player_0, player_1"),
         ({"player_0": 0, "player_1": 3}, "action 3 of player_1; accepted: an integer from 0 to 2"),
         ({"player_0": 0.5, "player_1": 0}, "action 0.5 of player_0"),
+        ({"player_0": 0, 1: 0}, "one for each of player_0, player_1"),
+        (None, "actions None; accepted: one for each of player_0, player_1"),
     ],
 )
 def test_actions_that_do_not_fit(env, actions, message):
@@ -135,6 +168,10 @@ def test_actions_that_do_not_fit(env, actions, message):
 def test_arguments_that_do_not_fit(model):
     with pytest.raises(ResetNeeded):
         GenieParallelEnv(model=model).step(dict.fromkeys(AGENTS, 0))
+    env = GenieParallelEnv(model=model)
+    for space in (env.observation_space, env.action_space):
+        with pytest.raises(ValueError, match="unknown agent 'me'; accepted: player_0, player_1"):
+            space("me")
     with pytest.raises(ValueError, match="unknown view"):
         GenieParallelEnv(model=model, view="mine")
     with pytest.raises(ValueError, match="unknown render_mode"):

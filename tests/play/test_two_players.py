@@ -120,6 +120,8 @@ def test_a_video_that_cannot_be_played_is_said(game, steps, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "still.png")
     game.drop(str(tmp_path / "still.png"))
     assert "frames" in game.message
+    game.drop(str(tmp_path))
+    assert "is a folder" in game.message
     steps(game)
 
 
