@@ -162,7 +162,9 @@ def test_bars_are_met_or_not():
     rows = [line.split(" | ") for line in bars_table(found).splitlines()[2:]]
     assert rows == [
         ["| duel", OWN, ">= 0.85", "0.900", "0.800 (not)", "-", "1 of 3 |"],
+        ["| duel", "the same of true displacement", "", "1.000", "1.000", "-", "|"],
         ["| atari_pong", OWN, ">= 0.8 of the ceiling", "0.500", "0.500 (not)", "-", "1 of 3 |"],
+        ["| atari_pong", "the same of true displacement", "", "0.600", "0.700", "-", "|"],
     ]
     assert Bar(2, at_most=True).met(Row("", bootstrap(np.full(4, 2.0))))
     assert not Bar(2, at_most=True).met(Row("", bootstrap(np.full(4, 2.1))))

@@ -83,6 +83,13 @@ def bars_table(found: Mapping[str, Mapping[str, list[Section]]]) -> str:
             ]
             reached = f"{sum(met)} of {len(met)}"
             lines.append(f"| {game} | {name} | {bar} | {' | '.join(cells)} | {reached} |")
+            # Floors and ceilings.
+            for beside in next(row for row in rows if row is not None).beside:
+                cells = [
+                    f"{row.beside[beside]:.3f}" if row and beside in row.beside else "-"
+                    for row in rows
+                ]
+                lines.append(f"| {game} | the same of {beside} |  | {' | '.join(cells)} | |")
     return "\n".join(lines) + "\n"
 
 
