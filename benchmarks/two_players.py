@@ -1,9 +1,11 @@
 """What finds two players? Short runs that differ in one thing, on games of styles never trained on.
 
     python benchmarks/two_players.py --steps 600
-    python benchmarks/two_players.py --seeds 0 1 2 3 4 --steps 2400 --recipes "as shipped"
+    python benchmarks/two_players.py --seeds 0 1 2 3 4 --steps 2400 --recipes "as shipped" \\
+        --out runs/two-players-2400
 
-A recipe that is done is not trained again. The table is printed and kept in OUT/table.md.
+A recipe that is done is not trained again; a folder holds what was asked for alike. The table is
+printed and kept in OUT/table.md.
 """
 
 from __future__ import annotations

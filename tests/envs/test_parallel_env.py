@@ -1,7 +1,6 @@
 """GenieParallelEnv: the API, both players, and what users do wrong."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pettingzoo
@@ -12,10 +11,9 @@ from pettingzoo.test.render_test import render_test
 from pettingzoo.utils import parallel_to_aec
 
 import genie_env
-from genie_env.envs.duel import draw_styles
 from genie_env.envs.two_player import GenieParallelEnv
 from genie_env.world_model.two_player import TwoPlayerModel
-from training.data.duels import DuelConfig, play_duels
+from training.evaluation.two_player.variations import play_without
 
 AGENTS = ["player_0", "player_1"]
 
@@ -132,11 +130,7 @@ def test_a_prompt_without_two_players(env):
 @pytest.mark.parametrize(("gone", "most"), [((1,), 0.25), ((0, 1), 0.3)])
 def test_prompts_in_which_players_are_missing_are_refused(env, gone, most):
     """Most of them: something else that moves may be taken for one."""
-    rng = np.random.default_rng(3)
-    styles = draw_styles(rng, 20)
-    inset_BP = styles.inset.copy()
-    inset_BP[:, gone] = -64
-    videos, _ = play_duels(replace(styles, inset=inset_BP), 12, DuelConfig(""), rng)
+    videos = play_without(gone, 20, seed=3)
     accepted = 0
     for video_THWC in videos:
         try:

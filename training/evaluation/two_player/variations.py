@@ -66,7 +66,9 @@ def limits_section(model: TwoPlayerModel, count: int, seed: int) -> Section:
     }
     rows = _rows(model, kinds, count, seed)
     for gone, who in (((1,), "one player"), ((0, 1), "no player")):
-        rows.append(Row(f"{who}: refused", bootstrap(_refused(model, count, seed, gone))))
+        rows.append(
+            Row(f"{who}: refused", bootstrap(_refused(model, play_without(gone, count, seed))))
+        )
     return Section(
         "Known limits",
         f"{count} games of each kind: what wanders by chance cannot be told from a player by video "
@@ -76,16 +78,20 @@ def limits_section(model: TwoPlayerModel, count: int, seed: int) -> Section:
     )
 
 
-def _refused(model: TwoPlayerModel, count: int, seed: int, gone: tuple[int, ...]) -> np.ndarray:
-    """Whether the model says of games without some of the players that it does not see two, bool
-    (B,)."""
+def play_without(gone: tuple[int, ...], count: int, seed: int) -> np.ndarray:
+    """The frames of games, as many as players are looked for in, in which these players are out of
+    the picture: uint8 (B, T, H, W, C)."""
     rng = np.random.default_rng(seed)
     styles = draw_styles(rng, count)
     inset_BP = styles.inset.copy()
     inset_BP[:, gone] = -SIZE
-    games, _ = play_duels(replace(styles, inset=inset_BP), NUM_SEEN, DuelConfig(""), rng)
+    return play_duels(replace(styles, inset=inset_BP), NUM_SEEN, DuelConfig(""), rng)[0]
+
+
+def _refused(model: TwoPlayerModel, games_BTHWC: np.ndarray) -> np.ndarray:
+    """Whether the model says of games that it does not see two players, bool (B,)."""
     refused = []
-    for frames_THWC in games:
+    for frames_THWC in games_BTHWC:
         try:
             model.start(frames_THWC[None])
         except PlayersNotSeenError:
